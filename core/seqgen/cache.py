@@ -1,0 +1,154 @@
+"""The cache: keys and values of slots whose representation is final, in preallocated tensors.
+
+Entries are appended in decoding sequence, so whatever the order (raster, diagonals, scales) the
+entries seen are the first n, and no concatenation or mask is needed to look at them. A pass writes
+its rows behind the settled entries and may settle only some of them: the rest is scratch that the
+next pass overwrites. Rows of a batch may hold different numbers of entries.
+
+Shapes: L layers, B rows, G key/value heads, N entries, R slots fed in a pass, d head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What `Cache.restore` needs: entries before the mark never change, so only marks are kept."""
+
+    uniform: int | None
+    bound: int
+    length_B: Tensor
+
+
+class Cache:
+    """Preallocated keys and values.
+
+    Attributes:
+        length_B: int64, settled entries a row.
+        uniform: the same as a host number when all rows agree, else None.
+        bound: a host number that no row's length exceeds.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        batch: int,
+        capacity: int,
+        heads: int,
+        head_width: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (batch, heads, capacity, head_width)
+        # Zeros, not empty: a masked entry's weight is 0, and 0 times a stray NaN would be NaN.
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.slots_BN = torch.zeros(batch, capacity, dtype=torch.int64, device=device)
+        self.used_BN = torch.zeros(batch, capacity, dtype=torch.bool, device=device)
+        self.length_B = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.uniform: int | None = 0
+        self.bound = 0
+        self.capacity = capacity
+        self._index_BR: Tensor | None = None
+        self._rows = 0
+
+    def begin(self, slots_BR: Tensor, valid_BR: Tensor | None) -> None:
+        """Announce the rows of a pass; their entries go behind the settled ones.
+
+        Args:
+            slots_BR: canvas slots, [B, R] or [1, R].
+            valid_BR: rows in use, or None for all.
+        """
+        rows = slots_BR.shape[1]
+        if self.bound + rows > self.capacity:
+            raise ValueError(
+                f"cache of {self.capacity} entries is full: {self.bound} settled, {rows} more"
+            )
+        self._rows = rows
+        if self.uniform is not None:
+            span = slice(self.uniform, self.uniform + rows)
+            self.slots_BN[:, span] = slots_BR
+            if valid_BR is None:
+                self.used_BN[:, span] = True
+            else:
+                self.used_BN[:, span] = valid_BR
+            self._index_BR = None
+            return
+        offset = torch.arange(rows, device=slots_BR.device)
+        self._index_BR = self.length_B[:, None] + offset
+        batch = self.length_B.shape[0]
+        self.slots_BN.scatter_(1, self._index_BR, slots_BR.expand(batch, -1))
+        used = slots_BR.new_ones(batch, rows, dtype=torch.bool) if valid_BR is None else valid_BR
+        self.used_BN.scatter_(1, self._index_BR, used.expand(batch, -1))
+
+    @property
+    def visible(self) -> int:
+        """Entries that a pass looks at: settled ones and its own rows."""
+        return self.bound + self._rows
+
+    def write(self, layer: int, key_BGRd: Tensor, value_BGRd: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one layer's rows; returns views of all visible entries, [B, G, visible, d]."""
+        keys, values = self.keys[layer], self.values[layer]
+        if self._index_BR is None:
+            assert self.uniform is not None
+            keys[:, :, self.uniform : self.uniform + self._rows] = key_BGRd
+            values[:, :, self.uniform : self.uniform + self._rows] = value_BGRd
+        else:
+            index = self._index_BR[:, None, :, None].expand_as(key_BGRd)
+            keys.scatter_(2, index, key_BGRd)
+            values.scatter_(2, index, value_BGRd)
+        end = self.visible
+        return keys[:, :, :end], values[:, :, :end]
+
+    def valid(self) -> Tensor | None:
+        """Which visible entries a row may look at, bool [B, visible]; None if all."""
+        used = self.used_BN[:, : self.visible]
+        if self.uniform is not None:
+            return used
+        inside = torch.arange(self.visible, device=used.device)
+        return used & (inside < self.length_B[:, None] + self._rows)
+
+    def settle(self, count: int, per_row_B: Tensor | None = None) -> None:
+        """Keep the first entries of the pass: `count` in every row, or `per_row_B` <= count."""
+        if per_row_B is None and self.uniform is not None:
+            self.uniform += count
+            self.bound = self.uniform
+            self.length_B += count
+            return
+        self.length_B = self.length_B + (count if per_row_B is None else per_row_B)
+        self.uniform = None
+        self.bound += count
+
+    def truncate(self, length: int | Tensor) -> None:
+        """Forget entries beyond `length` (rollback). An int is for all rows; a tensor is [B]."""
+        if isinstance(length, int):
+            self.length_B = self.length_B.clamp(max=length)
+            if self.uniform is not None:
+                self.uniform = min(self.uniform, length)
+            self.bound = min(self.bound, length)
+        else:
+            self.length_B = torch.minimum(self.length_B, length)
+            self.uniform = None
+
+    def reorder(self, index_B: Tensor) -> None:
+        """Row b takes over the entries of row `index_B[b]` (beams)."""
+        end = self.bound
+        for buffer in (*self.keys, *self.values):
+            buffer[:, :, :end] = buffer[index_B, :, :end]
+        self.slots_BN[:, :end] = self.slots_BN[index_B, :end]
+        self.used_BN[:, :end] = self.used_BN[index_B, :end]
+        self.length_B = self.length_B[index_B]
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.uniform, self.bound, self.length_B.clone())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot taken earlier on the same rows (no reorder in between)."""
+        self.uniform, self.bound = snapshot.uniform, snapshot.bound
+        self.length_B = snapshot.length_B.clone()

@@ -1,0 +1,171 @@
+"""The canvas: the values decoded so far, the only mutable decoding state.
+
+Rows of a batch may differ in prompt length, in how much they may generate, in what they accept and
+in when they stop; so everything is [batch, slots] and nothing assumes one token a row.
+
+Shapes: B rows, S slots, Q slots of one step, C channels of a continuous value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+OPEN = 0
+"""A slot without a value: the model sees a mask (or nothing) there."""
+COMMITTED = 1
+"""A slot whose value stands. A committed value changes only by an explicit rollback."""
+
+
+class Canvas:
+    """Values, slot states and row lengths of one batch.
+
+    Attributes:
+        values: token ids int64 [B, S], or continuous vectors float [B, S, C].
+        state_BS: uint8, `OPEN` or `COMMITTED`.
+        confidence_BS: float32, the confidence a slot was committed with; 1 for the prompt.
+        prompt_B: int64, slots given by the user; they never change.
+        length_B: int64, slots of a row in use; shrinks to the stop slot when the row stops.
+        seeds_B: int64, the source of a row's randomness.
+        finished_B: bool, rows that have stopped.
+        uniform_prompt: the prompt length if all rows share it, else None. A host number, so that
+            the loop need not ask the device.
+        max_length: the greatest `length_B` at the start, a host number.
+        uniform_length: whether all rows use all slots.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        *,
+        prompt: Tensor | Sequence[int] | int = 0,
+        length: Tensor | Sequence[int] | int | None = None,
+        seeds: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> None:
+        """Make a canvas from values whose first `prompt` slots of each row are given.
+
+        Args:
+            values: [B, S] int64 or [B, S, C] float; slots that are not given may hold anything.
+            prompt: given slots a row (from slot 0).
+            length: slots in use a row; S if None.
+            seeds: int64 [B]; zeros if None.
+            given: bool [B, S], further slots that are known from the start (inpainting). They
+                must lie within `length`.
+        """
+        batch, slots = values.shape[:2]
+        device = values.device
+        self.values = values.clone()
+        prompts = _host_list(prompt, batch)
+        lengths = _host_list(slots if length is None else length, batch)
+        for row, (given_slots, used) in enumerate(zip(prompts, lengths, strict=True)):
+            if not 0 <= given_slots <= used <= slots:
+                raise ValueError(
+                    f"row {row}: prompt {given_slots} <= length {used} <= slots {slots} must hold"
+                )
+        self.prompt_B = torch.tensor(prompts, device=device)
+        self.length_B = torch.tensor(lengths, device=device)
+        self.limit_B = self.length_B.clone()
+        self.seeds_B = torch.zeros(batch, dtype=torch.int64, device=device)
+        if seeds is not None:
+            self.seeds_B = seeds.to(device=device, dtype=torch.int64)
+        self.uniform_prompt = prompts[0] if len(set(prompts)) == 1 else None
+        self.max_prompt = max(prompts)
+        self.min_prompt = min(prompts)
+        self.max_length = max(lengths)
+        self.uniform_length = min(lengths) == slots
+        known_BS = torch.arange(slots, device=device) < self.prompt_B[:, None]
+        if given is not None:
+            known_BS = known_BS | given
+        self.has_given = given is not None
+        self.state_BS = known_BS.to(torch.uint8)
+        self.confidence_BS = known_BS.float()
+        self.finished_B = torch.zeros(batch, dtype=torch.bool, device=device)
+
+    @classmethod
+    def tokens(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        *,
+        new: int | Sequence[int],
+        seeds: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Canvas:
+        """A canvas of token ids: each row's prompt and room for `new` tokens after it."""
+        fresh = [new] * len(prompts) if isinstance(new, int) else list(new)
+        lengths = [len(p) + n for p, n in zip(prompts, fresh, strict=True)]
+        values = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
+        for row, prompt in enumerate(prompts):
+            values[row, : len(prompt)] = torch.tensor(list(prompt), dtype=torch.int64)
+        return cls(
+            values.to(device), prompt=[len(p) for p in prompts], length=lengths, seeds=seeds
+        )
+
+    @property
+    def batch(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def slots(self) -> int:
+        return int(self.values.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def take(self, slots_BQ: Tensor) -> Tensor:
+        """Values at slots: [B, Q] or [B, Q, C]. `slots_BQ` may be [1, Q] (the same in all rows)."""
+        return take(self.values, slots_BQ)
+
+    def open_at(self, slots_BQ: Tensor, valid_BQ: Tensor | None) -> Tensor:
+        """Which slots are still to be decided, bool [B, Q]; none in rows that have stopped."""
+        open_BQ = (take(self.state_BS, slots_BQ) == OPEN) & ~self.finished_B[:, None]
+        return open_BQ if valid_BQ is None else open_BQ & valid_BQ
+
+    def commit(
+        self, slots_BQ: Tensor, values: Tensor, confidence_BQ: Tensor, keep_BQ: Tensor
+    ) -> None:
+        """Write the kept values. The caller guarantees that `keep_BQ` marks open slots only."""
+        slots_BQ = slots_BQ.expand(self.batch, -1)
+        old = self.take(slots_BQ)
+        wide_keep = keep_BQ if values.dim() == 2 else keep_BQ[..., None]
+        chosen = torch.where(wide_keep, values.to(old.dtype), old)
+        index = slots_BQ if values.dim() == 2 else slots_BQ[..., None].expand_as(chosen)
+        self.values.scatter_(1, index, chosen)
+        state = take(self.state_BS, slots_BQ)
+        self.state_BS.scatter_(1, slots_BQ, state | keep_BQ.to(torch.uint8))
+        score = torch.where(keep_BQ, confidence_BQ, take(self.confidence_BS, slots_BQ))
+        self.confidence_BS.scatter_(1, slots_BQ, score)
+
+    def reopen(self, slots_BQ: Tensor, where_BQ: Tensor) -> None:
+        """Roll committed slots back to open (edits, backspace). Prompt slots are left alone."""
+        slots_BQ = slots_BQ.expand(self.batch, -1)
+        undo = where_BQ & (slots_BQ >= self.prompt_B[:, None])
+        state = take(self.state_BS, slots_BQ)
+        self.state_BS.scatter_(1, slots_BQ, torch.where(undo, OPEN, state).to(torch.uint8))
+
+    def stop_at(self, slots_BQ: Tensor, hit_BQ: Tensor) -> None:
+        """Finish the rows in which `hit_BQ` marks a slot; they end with the first such slot."""
+        after = torch.where(hit_BQ, slots_BQ + 1, self.slots + 1).amin(dim=1)
+        self.length_B = torch.minimum(self.length_B, after)
+        self.finished_B |= hit_BQ.any(dim=1)
+
+
+def take(source: Tensor, slots_BQ: Tensor) -> Tensor:
+    """Gather slots of [B, S, ...]; `slots_BQ` of one row serves every row without a copy of it."""
+    if slots_BQ.shape[0] == 1:
+        return source.index_select(1, slots_BQ[0])
+    if source.dim() == 2:
+        return source.gather(1, slots_BQ)
+    return source.gather(1, slots_BQ[..., None].expand(-1, -1, source.shape[-1]))
+
+
+def _host_list(value: Tensor | Sequence[int] | int, batch: int) -> list[int]:
+    if isinstance(value, int):
+        return [value] * batch
+    numbers = value.tolist() if isinstance(value, Tensor) else list(value)
+    if len(numbers) != batch:
+        raise ValueError(f"{len(numbers)} lengths for {batch} rows")
+    return [int(n) for n in numbers]

@@ -1,0 +1,161 @@
+"""Commit rules: which proposals of a pass stand.
+
+A rule marks a subset of the open slots; committed values never change. The number of open slots
+always bounds what a rule marks, in every row (a quota larger than what is left must not reach into
+decided slots).
+
+Shapes: B rows, Q slots of the group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seqgen.heads.base import Proposal
+
+
+class CommitRule(Protocol):
+    """(proposal, open slots, pass) -> slots to keep."""
+
+    def __call__(
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+    ) -> Tensor:
+        """Slots to commit, bool [B, Q], a subset of `open_BQ`.
+
+        Args:
+            open_BQ: slots still to be decided.
+            size_B: slots of the group in use, decided or not.
+            refinement: number of the pass within the group, from 0.
+        """
+        ...
+
+    def passes(self, size: int, opened: int) -> tuple[int, int]:
+        """(fewest, most) passes that close a group of `size` slots of which `opened` are open.
+
+        Host numbers: where they agree the loop need not ask the device whether a group is closed.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class All:
+    """Everything at once."""
+
+    def __call__(
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+    ) -> Tensor:
+        return open_BQ
+
+    def passes(self, size: int, opened: int) -> tuple[int, int]:
+        return 1, 1
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """The first open slots, spread evenly over `steps` passes."""
+
+    steps: int
+
+    def __call__(
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+    ) -> Tensor:
+        rank = open_BQ.cumsum(dim=1) - 1
+        return open_BQ & (rank < quota(size_B, self.steps, refinement)[:, None])
+
+    def passes(self, size: int, opened: int) -> tuple[int, int]:
+        return _quota_passes(size, opened, self.steps)
+
+
+@dataclass(frozen=True)
+class ConfidenceQuota:
+    """The most confident open slots, spread evenly over `steps` passes (SDAR's static remasking).
+
+    Over a single group this is mask-predict (Ghazvininejad et al. 2019) without re-masking.
+    """
+
+    steps: int
+
+    def __call__(
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+    ) -> Tensor:
+        rank = _rank(proposal.confidence_BQ, open_BQ)
+        return open_BQ & (rank < quota(size_B, self.steps, refinement)[:, None])
+
+    def passes(self, size: int, opened: int) -> tuple[int, int]:
+        return _quota_passes(size, opened, self.steps)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """All open slots with confidence above `threshold`, at least the quota (SDAR's dynamic)."""
+
+    steps: int
+    threshold: float
+
+    def __call__(
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+    ) -> Tensor:
+        sure_BQ = open_BQ & (proposal.confidence_BQ > self.threshold)
+        count_B = quota(size_B, self.steps, refinement)
+        best_BQ = open_BQ & (_rank(proposal.confidence_BQ, open_BQ) < count_B[:, None])
+        return torch.where((sure_BQ.sum(dim=1) >= count_B)[:, None], sure_BQ, best_BQ)
+
+    def passes(self, size: int, opened: int) -> tuple[int, int]:
+        return 1, _quota_passes(size, opened, self.steps)[1]
+
+
+@dataclass(frozen=True)
+class EntropyBound:
+    """Slots in order of rising entropy while the summed entropy stays within `bound`, at least one.
+
+    `strict` counts a slot's own entropy (SDAR: searchsorted of the cumulative sum); otherwise the
+    sum before it (DiffusionGemma), which accepts one slot more.
+    """
+
+    bound: float
+    strict: bool = True
+
+    def __call__(
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+    ) -> Tensor:
+        if proposal.logits_BQV is None:
+            raise ValueError("EntropyBound needs a head with logits")
+        log_p = proposal.logits_BQV.log_softmax(dim=-1)
+        entropy_BQ = -(log_p.exp() * log_p.clamp(min=-1e4)).sum(dim=-1)
+        rank_BQ = _rank(-entropy_BQ, open_BQ)
+        ordered = torch.where(open_BQ, entropy_BQ, torch.inf).sort(dim=1, stable=True).values
+        total = ordered.cumsum(dim=1)
+        # searchsorted(total, bound) on the left: entries strictly below the bound are accepted.
+        within = total < self.bound if self.strict else total - ordered <= self.bound
+        count_B = within.sum(dim=1).clamp(min=1)
+        return open_BQ & (rank_BQ < count_B[:, None])
+
+    def passes(self, size: int, opened: int) -> tuple[int, int]:
+        return 1, opened
+
+
+def quota(size_B: Tensor, steps: int, refinement: int) -> Tensor:
+    """Slots due in a pass: size // steps, and one more in the first size % steps passes."""
+    return size_B // steps + (refinement < size_B % steps).long()
+
+
+def _quota_passes(size: int, opened: int, steps: int) -> tuple[int, int]:
+    """Passes until the quotas of a group reach the number of its open slots."""
+    share, more = divmod(size, steps)
+    total = count = 0
+    while total < opened:
+        total += share + (count < more)
+        count += 1
+    return count, count
+
+
+def _rank(score_BQ: Tensor, open_BQ: Tensor) -> Tensor:
+    """Rank of each slot by falling score among the open ones; ties go to the earlier slot."""
+    masked = torch.where(open_BQ, score_BQ, -torch.inf)
+    order = masked.argsort(dim=1, descending=True, stable=True)
+    ranks = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, ranks)

@@ -1,0 +1,14 @@
+"""Decoders: recipes over the one loop.
+
+    from seqgen.decoders import Autoregressive, BlockDiffusion, NonAutoregressive
+
+Each is a frozen dataclass of options; `generate(model, canvas, context)` drains
+`stream(model, canvas, context)`, which yields an `Event` a forward pass.
+"""
+
+from seqgen.decoders.autoregressive import Autoregressive
+from seqgen.decoders.base import Decoder, Generated
+from seqgen.decoders.block_diffusion import BlockDiffusion
+from seqgen.decoders.non_autoregressive import NonAutoregressive
+
+__all__ = ["Autoregressive", "BlockDiffusion", "Decoder", "Generated", "NonAutoregressive"]

@@ -1,0 +1,182 @@
+"""Logits processors and sampling.
+
+Constraints (banned values, repetition penalty, guidance, a domain's physics) act on the raw logits;
+then comes the temperature, then filters that truncate the distribution (top-k, top-p, min-p).
+Sampling inverts the cumulative distribution with one counter-based uniform number a slot, without a
+device sync and without a generator.
+
+Shapes: B rows, Q open slots, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from seqgen import noise
+from seqgen.canvas import COMMITTED, Canvas
+
+if TYPE_CHECKING:
+    from seqgen.heads.base import Proposal, Request
+
+NEVER = float("-inf")
+
+Confidence = Literal["raw", "temperature", "filtered"]
+"""Which probability of the chosen value counts as its confidence; published systems differ.
+
+`raw`: softmax of the logits as the model gave them (diffusers). `temperature`: after temperature
+only (JetEngine). `filtered`: after temperature and filters, renormalised (SDAR's generate.py).
+"""
+
+
+class LogitsProcessor(Protocol):
+    """Maps logits to logits; may look at the canvas and the slots the logits are for."""
+
+    def __call__(self, logits_BQV: Tensor, canvas: Canvas, slots_BQ: Tensor) -> Tensor:
+        """New logits [B, Q, V] (another tensor, or the same one changed in place)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a value is chosen from logits.
+
+    Attributes:
+        temperature: 0 takes the most probable value (filters then change nothing but a `filtered`
+            confidence); otherwise logits are divided by it.
+        constraints: processors of the raw logits.
+        filters: processors after the temperature.
+        confidence: which probability is the confidence.
+    """
+
+    temperature: float = 0.0
+    constraints: tuple[LogitsProcessor, ...] = ()
+    filters: tuple[LogitsProcessor, ...] = ()
+    confidence: Confidence = "raw"
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keep the k most probable values."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"top-k must be at least 1, not {self.k}")
+
+    def __call__(self, logits_BQV: Tensor, canvas: Canvas, slots_BQ: Tensor) -> Tensor:
+        k = min(self.k, logits_BQV.shape[-1])
+        values, indices = logits_BQV.topk(k, dim=-1)
+        return torch.full_like(logits_BQV, NEVER).scatter_(-1, indices, values)
+
+
+@dataclass(frozen=True)
+class TopP:
+    """Keep the smallest set of values whose probability reaches p (nucleus; Holtzman 2020)."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.p <= 1:
+            raise ValueError(f"top-p must lie in (0, 1], not {self.p}")
+
+    def __call__(self, logits_BQV: Tensor, canvas: Canvas, slots_BQ: Tensor) -> Tensor:
+        ordered, indices = logits_BQV.sort(dim=-1, descending=True)
+        probability = ordered.softmax(dim=-1)
+        # A value stays while the mass before it is below p; so the first always stays.
+        before = probability.cumsum(dim=-1) - probability
+        ordered = ordered.masked_fill(before >= self.p, NEVER)
+        return torch.empty_like(logits_BQV).scatter_(-1, indices, ordered)
+
+
+@dataclass(frozen=True)
+class MinP:
+    """Keep values at least p times as probable as the most probable one."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"min-p must lie in [0, 1], not {self.p}")
+
+    def __call__(self, logits_BQV: Tensor, canvas: Canvas, slots_BQ: Tensor) -> Tensor:
+        if self.p == 0:
+            return logits_BQV
+        floor = logits_BQV.amax(dim=-1, keepdim=True) + torch.log(torch.tensor(self.p))
+        return logits_BQV.masked_fill(logits_BQV < floor, NEVER)
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty:
+    """Make values that the row already holds less likely (Keskar et al. 2019, CTRL, eq. 1).
+
+    Positive logits are divided by the penalty, negative ones multiplied.
+    """
+
+    penalty: float
+
+    def __post_init__(self) -> None:
+        if self.penalty <= 0:
+            raise ValueError(f"the repetition penalty must be positive, not {self.penalty}")
+
+    def __call__(self, logits_BQV: Tensor, canvas: Canvas, slots_BQ: Tensor) -> Tensor:
+        batch, _, vocabulary = logits_BQV.shape
+        seen_BV = torch.zeros(batch, vocabulary, device=logits_BQV.device)
+        committed = (canvas.state_BS == COMMITTED).float()
+        seen_BV.scatter_add_(1, canvas.values.clamp(max=vocabulary - 1), committed)
+        scaled = torch.where(
+            logits_BQV > 0, logits_BQV / self.penalty, logits_BQV * self.penalty
+        )
+        return torch.where((seen_BV > 0)[:, None, :], scaled, logits_BQV)
+
+
+@dataclass(frozen=True)
+class Ban:
+    """Never choose these values (the mask id, padding)."""
+
+    ids: tuple[int, ...]
+
+    def __call__(self, logits_BQV: Tensor, canvas: Canvas, slots_BQ: Tensor) -> Tensor:
+        logits_BQV = logits_BQV.clone()
+        for i in self.ids:
+            if i < logits_BQV.shape[-1]:
+                logits_BQV[..., i] = NEVER
+        return logits_BQV
+
+
+def sample_from(logits_BQV: Tensor, request: Request) -> Proposal:
+    """Choose one value a slot from raw logits."""
+    from seqgen.heads.base import Proposal
+
+    sampling, canvas, slots = request.sampling, request.canvas, request.slots_BQ
+    logits = logits_BQV.float()
+    for processor in sampling.constraints:
+        logits = processor(logits, canvas, slots)
+    raw = logits
+    if sampling.temperature > 0 and sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    tempered = logits
+    for processor in sampling.filters:
+        logits = processor(logits, canvas, slots)
+
+    if sampling.temperature == 0:
+        values = raw.argmax(dim=-1)
+    else:
+        cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+        u = noise.uniform(canvas.seeds_B, slots, request.draw)[..., None]
+        # right=True: the first value whose cumulative mass exceeds u, never one of mass zero.
+        values = torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True)
+        values = values.squeeze(-1).clamp(max=logits.shape[-1] - 1)
+
+    source = {"raw": raw, "temperature": tempered, "filtered": logits}[sampling.confidence]
+    chosen = source.gather(-1, values[..., None]).squeeze(-1)
+    confidence = (chosen - source.logsumexp(dim=-1)).exp()
+    return Proposal(values=values, confidence_BQ=confidence, logits_BQV=logits)

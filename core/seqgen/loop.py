@@ -1,0 +1,255 @@
+"""The loop: for each group in turn, propose values for its open slots and commit what the rule
+accepts, until the group is closed. Every group decoder is this loop with other parts.
+
+A decided slot enters the cache together with the first pass of the next group (the fused commit: no
+pass is spent on writing keys and values), or at once where its row does not hold its own value
+(shifted inputs). The prompt is prefilled in the first pass.
+
+Shapes: B rows, R slots fed in a pass, Q slots of the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seqgen.cache import Cache
+from seqgen.canvas import Canvas
+from seqgen.commits import CommitRule
+from seqgen.events import Event
+from seqgen.heads.base import Request
+from seqgen.inputs import ShiftedInputs
+from seqgen.logits import Sampling
+from seqgen.model import Context, SequenceModel
+from seqgen.orders import Order, OrderTable, Step, closed_prompt, steps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parts of a decode.
+
+    Attributes:
+        order: which slots are decided together.
+        commit: which proposals stand.
+        sampling: how values are chosen.
+        stop_ids: values that end a row.
+        cached: keep keys and values of closed groups; False feeds everything in every pass.
+        fused_commit: write the keys and values of a closed group in the next group's first pass;
+            False spends a pass of its own, as the published SDAR loop does. Same output.
+        check_every: after how many groups the device is asked whether all rows have stopped; 0
+            takes 1 on CPU and 16 elsewhere.
+    """
+
+    order: Order
+    commit: CommitRule
+    sampling: Sampling = Sampling()
+    stop_ids: tuple[int, ...] = ()
+    cached: bool = True
+    fused_commit: bool = True
+    check_every: int = 0
+
+
+@torch.inference_mode()
+def decode(
+    model: SequenceModel, canvas: Canvas, context: Context | None, recipe: Recipe
+) -> Iterator[Event]:
+    """Decode a canvas in place, yielding an event a forward pass that proposes something."""
+    table = recipe.order.table(canvas.slots, canvas.device)
+    if isinstance(model.inputs, ShiftedInputs) and table.widest > 1:
+        raise ValueError("shifted inputs need raster order: one slot a group")
+    if context is not None:
+        context = model.backbone.prepare(context)
+    feed = _Feed(model, canvas, table, context, cached=recipe.cached)
+    stop = torch.tensor(recipe.stop_ids, device=canvas.device)
+    check_every = recipe.check_every or (1 if canvas.device.type == "cpu" else 16)
+    forward = 0
+
+    for step in steps(table, canvas):
+        if feed.must_settle_apart or not recipe.fused_commit:
+            forward += feed.settle_pending()
+        open_BQ = canvas.open_at(step.slots_BQ, step.valid_BQ)
+        size_B = _sizes(step, canvas)
+        fewest, most = _passes(step, canvas, table, recipe.commit)
+        for refinement in range(most):
+            hidden_BQD = feed.forward(step)
+            proposal = model.head.propose(
+                hidden_BQD, Request(canvas, step.slots_BQ, recipe.sampling, refinement)
+            )
+            keep_BQ = recipe.commit(proposal, open_BQ, size_B, refinement)
+            canvas.commit(step.slots_BQ, proposal.values, proposal.confidence_BQ, keep_BQ)
+            yield Event(
+                forward=forward,
+                step=step.index,
+                refinement=refinement,
+                slots_BQ=step.slots_BQ,
+                values=proposal.values,
+                confidence_BQ=proposal.confidence_BQ,
+                kept_BQ=keep_BQ,
+            )
+            forward += 1
+            open_BQ = open_BQ & ~keep_BQ
+            if fewest <= refinement + 1 < most and not bool(open_BQ.any()):
+                break
+        feed.close(step)
+        if recipe.stop_ids:
+            _stop_rows(canvas, step, stop)
+            if (step.index + 1) % check_every == 0 and bool(canvas.finished_B.all()):
+                return
+
+
+class _Feed:
+    """Feeds a step's slots, led by the decided slots that are not yet in the cache.
+
+    Where all rows work on the same group, what to feed is a slice of the order's sequence;
+    otherwise the slots of each row are joined.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        canvas: Canvas,
+        table: OrderTable,
+        context: Context | None,
+        *,
+        cached: bool,
+    ) -> None:
+        self.model, self.canvas, self.table, self.context = model, canvas, table, context
+        ragged = 0 if canvas.uniform_prompt is not None else canvas.max_prompt - canvas.min_prompt
+        scratch = 2 * table.widest + ragged if ragged else 0
+        self.cache: Cache | None = None
+        if cached and table.groups > 1:
+            self.cache = model.backbone.new_cache(
+                canvas.batch * model.branches, canvas.slots + scratch
+            )
+        prompt, valid = closed_prompt(table, canvas)
+        self.first_group = 0
+        """Uniform rows: the first group that is not in the cache."""
+        self.next_group = 0 if ragged else table.starts.index(prompt.shape[1])
+        """Uniform rows: the group after the last decided one."""
+        self.chunks: list[tuple[Tensor, Tensor | None]] = []
+        """Ragged rows: decided slots that are not in the cache."""
+        if ragged and prompt.shape[1]:
+            self.chunks.append((prompt, valid))
+
+    @property
+    def must_settle_apart(self) -> bool:
+        """Rows of different prompt length whose open slots settle at once would leave gaps."""
+        return bool(self.chunks) and self.cache is not None and self.model.inputs.settles_open
+
+    def forward(self, step: Step) -> Tensor:
+        """Hidden states of the step's slots [B, Q, D]."""
+        slots, valid, lead = self._joined(step)
+        hidden = self._pass(slots, valid, alone=lead == 0)
+        if self.cache is not None:
+            opens = self.model.inputs.settles_open
+            self._settle(valid, slots.shape[1] if opens else lead)
+            self.chunks = []
+            if step.group is not None:
+                self.first_group = step.group + opens
+        return hidden[:, lead:]
+
+    def close(self, step: Step) -> None:
+        """The step's slots are decided; they lead the next pass unless they are settled."""
+        if step.group is None and (self.cache is None or not self.model.inputs.settles_open):
+            self.chunks.append((step.slots_BQ, step.valid_BQ))
+        if step.group is not None:
+            self.next_group = step.group + 1
+
+    def settle_pending(self) -> int:
+        """Write the keys and values of decided slots in a pass of their own; returns passes."""
+        if self.cache is None:
+            return 0
+        if self.chunks:
+            slots, valid = _concatenate(self.chunks, self.canvas.batch)
+            self.chunks = []
+        else:
+            slots, valid = self._span(self.first_group, self.next_group)
+            if slots.shape[1] == 0:
+                return 0
+            self.first_group = self.next_group
+        self._pass(slots, valid, alone=False)
+        self._settle(valid, slots.shape[1])
+        return 1
+
+    def _pass(self, slots: Tensor, valid: Tensor | None, *, alone: bool) -> Tensor:
+        return self.model.hidden(
+            self.canvas,
+            self.table,
+            slots,
+            valid_BR=valid,
+            alone=alone,
+            cache=self.cache,
+            context=self.context,
+        )
+
+    def _joined(self, step: Step) -> tuple[Tensor, Tensor | None, int]:
+        if step.group is not None:
+            slots, valid = self._span(self.first_group, step.group + 1)
+            return slots, valid, slots.shape[1] - step.slots_BQ.shape[1]
+        if not self.chunks:
+            return step.slots_BQ, step.valid_BQ, 0
+        slots, valid = _concatenate(
+            [*self.chunks, (step.slots_BQ, step.valid_BQ)], self.canvas.batch
+        )
+        return slots, valid, slots.shape[1] - step.slots_BQ.shape[1]
+
+    def _span(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
+        slots = self.table.slots_of(first, last)
+        if self.canvas.uniform_length:
+            return slots, None
+        return slots, slots < self.canvas.limit_B[:, None]
+
+    def _settle(self, valid: Tensor | None, rows: int) -> None:
+        assert self.cache is not None
+        if rows == 0:
+            return
+        if self.canvas.uniform_prompt is not None or valid is None:
+            self.cache.settle(rows)
+            return
+        per_row = valid[:, :rows].sum(dim=1)
+        self.cache.settle(rows, per_row.repeat(self.model.branches))
+
+
+def _concatenate(
+    chunks: list[tuple[Tensor, Tensor | None]], batch: int
+) -> tuple[Tensor, Tensor | None]:
+    """Join slots of several steps; rows differ, so they are written out."""
+    slots = torch.cat([s.expand(batch, -1) for s, _ in chunks], dim=1)
+    if all(valid is None for _, valid in chunks):
+        return slots, None
+    valid = torch.cat(
+        [
+            s.new_ones(batch, s.shape[1], dtype=torch.bool) if v is None else v.expand(batch, -1)
+            for s, v in chunks
+        ],
+        dim=1,
+    )
+    return slots, valid
+
+
+def _sizes(step: Step, canvas: Canvas) -> Tensor:
+    if step.valid_BQ is None:
+        return torch.full_like(canvas.prompt_B, step.slots_BQ.shape[1])
+    return step.valid_BQ.sum(dim=1).expand(canvas.batch)
+
+
+def _passes(step: Step, canvas: Canvas, table: OrderTable, rule: CommitRule) -> tuple[int, int]:
+    """How many passes the group needs at least and at most."""
+    size = step.slots_BQ.shape[1]
+    prompt = canvas.uniform_prompt
+    if step.group is None or prompt is None or step.valid_BQ is not None or canvas.has_given:
+        return 1, max(rule.passes(size, size)[1], 1)
+    known = min(size, max(0, prompt - table.starts[step.group])) if table.contiguous else 0
+    return rule.passes(size, size - known)
+
+
+def _stop_rows(canvas: Canvas, step: Step, stop: Tensor) -> None:
+    values = canvas.take(step.slots_BQ)
+    hit = (values == stop) if stop.numel() == 1 else torch.isin(values, stop)
+    hit = hit & (step.slots_BQ >= canvas.prompt_B[:, None]) & ~canvas.finished_B[:, None]
+    if step.valid_BQ is not None:
+        hit = hit & step.valid_BQ
+    canvas.stop_at(step.slots_BQ, hit)

@@ -1,0 +1,142 @@
+"""A sequence model: inputs, a backbone and a head, which the decoders drive and training trains.
+
+Shapes: B rows, R slots fed in a pass, Q open slots, D width, A coordinate axes, T context length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from seqgen.attention import MaskView
+from seqgen.cache import Cache
+from seqgen.masks import BlockCausal, Mask
+from seqgen.orders import OrderTable
+
+if TYPE_CHECKING:
+    from seqgen.canvas import Canvas
+    from seqgen.heads.base import Head
+    from seqgen.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a sequence is conditioned on.
+
+    Attributes:
+        states_BTD: encoder states for cross-attention.
+        valid_BT: bool, frames in use; None if all are.
+        given_BSD: an input embedding for every slot (CIF, upsampled scale), for `GivenInputs`.
+        layers: keys and values of `states_BTD` a backbone layer, filled by `Backbone.prepare`, so
+            that a decode projects the context once.
+    """
+
+    states_BTD: Tensor | None = None
+    valid_BT: Tensor | None = None
+    given_BSD: Tensor | None = None
+    layers: tuple[tuple[Tensor, Tensor], ...] = field(default=(), repr=False)
+
+    @property
+    def key_mask(self) -> Tensor | None:
+        """`valid_BT` as an attention mask [B, 1, 1, T]."""
+        return None if self.valid_BT is None else self.valid_BT[:, None, None, :]
+
+
+class Backbone(Protocol):
+    """A network from embeddings to hidden states."""
+
+    def __call__(
+        self,
+        x_BRD: Tensor,
+        coordinates_BRA: Tensor,
+        *,
+        view: MaskView | None,
+        cache: Cache | None,
+        context: Context | None,
+    ) -> Tensor:
+        """Hidden states [B, R, D]. `view` None: every row sees everything."""
+        ...
+
+    def new_cache(self, batch: int, capacity: int) -> Cache | None:
+        """A cache for this network, or None if it cannot use one."""
+        ...
+
+    def prepare(self, context: Context) -> Context:
+        """Project the context once for all passes of a decode."""
+        ...
+
+
+class SequenceModel(nn.Module):
+    """Inputs, backbone and head.
+
+    Attributes:
+        mask: which slots a slot sees, given the order's groups.
+        branches: copies of each row that run in one batch (2 under guidance).
+    """
+
+    branches = 1
+
+    def __init__(
+        self, *, inputs: Inputs, backbone: Backbone, head: Head, mask: Mask | None = None
+    ) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.backbone = backbone
+        self.head = head
+        self.mask = BlockCausal() if mask is None else mask
+
+    def hidden(
+        self,
+        canvas: Canvas,
+        table: OrderTable,
+        slots_BR: Tensor,
+        *,
+        valid_BR: Tensor | None = None,
+        alone: bool = False,
+        cache: Cache | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        """One forward pass over slots of the canvas: hidden states [B, R, D].
+
+        Args:
+            slots_BR: slots fed, [B, R] or [1, R].
+            valid_BR: slots in use; None if all are.
+            alone: all fed slots belong to one group and everything cached to earlier ones, in
+                every row: then most masks allow everything and none is built.
+        """
+        x = self.inputs(canvas, slots_BR, valid_BR, context)
+        if self.branches > 1:
+            x = x.repeat(self.branches, 1, 1)
+            slots_BR = _repeat(slots_BR, self.branches)
+            valid_BR = None if valid_BR is None else _repeat(valid_BR, self.branches)
+        view = None
+        if cache is not None:
+            cache.begin(slots_BR, valid_BR)
+        uniform = cache is None or cache.uniform is not None
+        if not (alone and self.mask.past_is_visible and valid_BR is None and uniform):
+            key_slots, key_valid = slots_BR, valid_BR
+            if cache is not None:
+                key_slots, key_valid = cache.slots_BN[:, : cache.visible], cache.valid()
+                if uniform and valid_BR is None and slots_BR.shape[0] == 1:
+                    key_slots, key_valid = key_slots[:1], None
+            view = MaskView(self.mask, table.info(slots_BR), table.info(key_slots), key_valid)
+        return self.backbone(
+            x, table.coordinates_SA[slots_BR], view=view, cache=cache, context=context
+        )
+
+
+def _repeat(x: Tensor, times: int) -> Tensor:
+    return x if x.shape[0] == 1 else x.repeat(times, 1)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trained numbers, tied ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's first parameter."""
+    return next(model.parameters()).device

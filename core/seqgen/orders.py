@@ -1,0 +1,223 @@
+"""Orders: which slots belong to which group, and in which sequence the groups open.
+
+An order is data: a table that gives each slot an integer group and its coordinates. Raster order
+has groups of one, a one-pass decoder one group for everything, block diffusion groups of K. The
+same table drives decoding (`steps`), the mask (`SlotInfo.group`) and training.
+
+Shapes: B rows, S slots, Q slots of a step, A coordinate axes.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seqgen.canvas import Canvas
+from seqgen.masks import SlotInfo
+
+
+@dataclass(frozen=True)
+class OrderTable:
+    """An order worked out for S slots.
+
+    Attributes:
+        group_S: int64, the group of each slot, counted from 0 without gaps.
+        coordinates_SA: int64, coordinates for rotary positions.
+        sequence_S: the slots sorted by group.
+        starts: host list; group g holds `sequence_S[starts[g]:starts[g + 1]]`.
+        contiguous: whether `sequence_S` is 0, 1, 2, ...
+    """
+
+    group_S: Tensor
+    coordinates_SA: Tensor
+    sequence_S: Tensor
+    starts: tuple[int, ...]
+    contiguous: bool
+
+    @property
+    def groups(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def widest(self) -> int:
+        """Slots of the largest group."""
+        return max((b - a for a, b in pairwise(self.starts)), default=0)
+
+    def info(self, slots_BN: Tensor) -> SlotInfo:
+        """Metadata of slots, for masks."""
+        return SlotInfo(group=self.group_S[slots_BN], position=slots_BN)
+
+    def slots_of(self, first: int, last: int) -> Tensor:
+        """Slots of groups first..last-1 in decoding sequence, [1, N]."""
+        return self.sequence_S[None, self.starts[first] : self.starts[last]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One group to decide, in every row.
+
+    Attributes:
+        index: number of the step.
+        slots_BQ: its slots, int64 [B, Q]; [1, Q] when all rows work on the same group.
+        valid_BQ: bool [B, Q], slots in use; None if all are.
+        group: the group, a host number; None where rows work on different groups.
+    """
+
+    index: int
+    slots_BQ: Tensor
+    valid_BQ: Tensor | None
+    group: int | None = None
+
+
+class Order(Protocol):
+    """How a sequence of S slots is divided into groups."""
+
+    def table(self, slots: int, device: torch.device) -> OrderTable:
+        """The order of S slots."""
+        ...
+
+
+@dataclass(frozen=True)
+class Raster:
+    """One slot after the other: autoregressive order."""
+
+    def table(self, slots: int, device: torch.device) -> OrderTable:
+        return _line(slots, 1, device)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All slots in one group: one pass, or mask-predict."""
+
+    def table(self, slots: int, device: torch.device) -> OrderTable:
+        return _line(slots, max(slots, 1), device)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of `length` slots aligned to slot 0 (SDAR, BD3-LM)."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"block length must be at least 1, not {self.length}")
+
+    def table(self, slots: int, device: torch.device) -> OrderTable:
+        return _line(slots, self.length, device)
+
+
+def table_from_groups(group_S: Tensor, coordinates_SA: Tensor | None = None) -> OrderTable:
+    """An order from any assignment of groups (0, 1, ... without gaps) to slots."""
+    groups = int(group_S.max()) + 1 if group_S.numel() else 0
+    sizes = torch.bincount(group_S, minlength=groups)
+    if groups and int(sizes.min()) == 0:
+        raise ValueError(f"group {int(sizes.argmin())} has no slot")
+    sequence = torch.argsort(group_S, stable=True)
+    starts = [0, *torch.cumsum(sizes, 0).tolist()]
+    index = torch.arange(group_S.numel(), device=group_S.device)
+    return OrderTable(
+        group_S=group_S,
+        coordinates_SA=index[:, None] if coordinates_SA is None else coordinates_SA,
+        sequence_S=sequence,
+        starts=tuple(starts),
+        contiguous=bool((sequence == index).all()),
+    )
+
+
+def steps(table: OrderTable, canvas: Canvas) -> Iterator[Step]:
+    """The groups that hold open slots, in order.
+
+    Rows with prompts of different lengths start at different groups: in step t a row works on its
+    own first open group plus t, so no row waits for another's prompt.
+    """
+    device = canvas.device
+    last = _group_at(table, canvas.max_length)
+    if canvas.uniform_prompt is not None:
+        first = _first_open(table, canvas, canvas.uniform_prompt)
+        for index, group in enumerate(range(first, last)):
+            slots = table.slots_of(group, group + 1)
+            valid = None
+            if not canvas.uniform_length:
+                valid = slots < canvas.limit_B[:, None]
+            yield Step(index, slots, valid, group)
+        return
+
+    _require_contiguous(table, "prompts of different lengths")
+    starts = torch.tensor(table.starts, device=device)
+    first_B = table.group_S[canvas.prompt_B.clamp(max=table.group_S.numel() - 1)]
+    first = int(first_B.min())
+    offset_Q = torch.arange(table.widest, device=device)
+    for index in range(last - first):
+        group_B = first_B + index
+        begin_B = starts[group_B.clamp(max=table.groups)]
+        end_B = starts[(group_B + 1).clamp(max=table.groups)]
+        slots = begin_B[:, None] + offset_Q
+        valid = (slots < end_B[:, None]) & (slots < canvas.limit_B[:, None])
+        # Unused slots wrap around, so that no slot of a row is named twice.
+        yield Step(index, slots % table.group_S.numel(), valid)
+
+
+def closed_prompt(table: OrderTable, canvas: Canvas) -> tuple[Tensor, Tensor | None]:
+    """Slots of groups that the prompt fills whole: ([B or 1, P], valid or None).
+
+    What is left of the prompt lies as known slots in the first group to be decoded.
+    """
+    if canvas.uniform_prompt is not None:
+        first = _first_open(table, canvas, canvas.uniform_prompt)
+        return table.slots_of(0, first), None
+    starts = torch.tensor(table.starts, device=canvas.device)
+    group_B = table.group_S[canvas.prompt_B.clamp(max=table.group_S.numel() - 1)]
+    filled_B = torch.where(canvas.prompt_B >= table.group_S.numel(), starts[-1], starts[group_B])
+    width = int(filled_B.max())
+    slots = torch.arange(width, device=canvas.device)[None]
+    return slots, slots < filled_B[:, None]
+
+
+def _first_open(table: OrderTable, canvas: Canvas, prompt: int) -> int:
+    """The first group with a slot that is not part of the prompt."""
+    if prompt == 0:
+        return 0
+    if not table.contiguous:
+        _require_contiguous(table, "a prompt")
+    return _whole_groups(table, prompt)
+
+
+def _whole_groups(table: OrderTable, slots: int) -> int:
+    """How many groups lie wholly within the first `slots` slots (contiguous orders)."""
+    return bisect.bisect_right(table.starts, slots) - 1
+
+
+def _group_at(table: OrderTable, length: int) -> int:
+    """How many groups are needed to reach `length` slots."""
+    if length >= table.group_S.numel():
+        return table.groups
+    if not table.contiguous:
+        return table.groups
+    return bisect.bisect_left(table.starts, length)
+
+
+def _require_contiguous(table: OrderTable, what: str) -> None:
+    if not table.contiguous:
+        raise ValueError(f"{what} needs an order whose groups are contiguous runs of slots")
+
+
+@lru_cache(maxsize=64)
+def _line(slots: int, size: int, device: torch.device) -> OrderTable:
+    """Consecutive groups of `size` slots."""
+    index = torch.arange(slots, device=device)
+    count = -(-slots // size)
+    return OrderTable(
+        group_S=index // size,
+        coordinates_SA=index[:, None],
+        sequence_S=index,
+        starts=tuple(min(g * size, slots) for g in range(count + 1)),
+        contiguous=True,
+    )

@@ -1,0 +1,248 @@
+"""The backbone: a pre-norm transformer with rotary positions, grouped-query attention, SwiGLU and
+optional cross-attention. With `qk_norm` and untied biases off it computes what Qwen3 computes.
+
+Shapes: B rows, R slots fed, D width, H query heads, G key/value heads, d head width, T context
+length, A coordinate axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqgen.attention import Backend, MaskView, attend
+from seqgen.cache import Cache
+from seqgen.model import Context
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of a `Transformer`.
+
+    Attributes:
+        width: D.
+        layers: number of blocks.
+        heads: query heads H.
+        kv_heads: key/value heads G; 0 means H.
+        head_width: d; 0 means D / H.
+        hidden: width of the feed-forward layer; 0 means 8/3 D rounded up to a multiple of 16.
+        context_width: width of the context for cross-attention; 0 for none.
+        axes: coordinate axes of the rotary positions.
+        rope_theta: base of the rotary frequencies.
+        norm_eps: epsilon of the RMS norms.
+        qk_norm: normalise queries and keys per head (Qwen3).
+        dropout: dropout of the sublayers' outputs in training.
+        backend: attention backend.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int = 0
+    head_width: int = 0
+    hidden: int = 0
+    context_width: int = 0
+    axes: int = 1
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    qk_norm: bool = True
+    dropout: float = 0.0
+    backend: Backend = "auto"
+
+    @property
+    def G(self) -> int:  # noqa: N802
+        return self.kv_heads or self.heads
+
+    @property
+    def d(self) -> int:
+        return self.head_width or self.width // self.heads
+
+    @property
+    def feed_forward(self) -> int:
+        return self.hidden or -(-8 * self.width // 3 // 16) * 16
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a final norm; a `Backbone`."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        if config.heads % config.G:
+            raise ValueError(f"{config.heads} heads cannot share {config.G} key/value heads")
+        if config.d % (2 * config.axes):
+            raise ValueError(f"head width {config.d} does not divide into {config.axes} axes")
+        self.config = config
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.register_buffer("frequencies", _frequencies(config), persistent=False)
+        # Residual branches start small, so that depth does not raise the variance (GPT-2).
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                scale = (2 * config.layers) ** -0.5 if name.endswith("out.weight") else 1.0
+                nn.init.normal_(parameter, std=scale * parameter.shape[1] ** -0.5)
+
+    def forward(
+        self,
+        x_BRD: Tensor,
+        coordinates_BRA: Tensor,
+        *,
+        view: MaskView | None = None,
+        cache: Cache | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        """Hidden states [B, R, D] of embeddings [B, R, D] at coordinates [B or 1, R, A]."""
+        rotation = self._rotation(coordinates_BRA, x_BRD.dtype)
+        for index, block in enumerate(self.blocks):
+            x_BRD = block(x_BRD, rotation, index, view, cache, context)
+        out: Tensor = self.norm(x_BRD)
+        return out
+
+    def new_cache(self, batch: int, capacity: int) -> Cache:
+        weight = self.norm.weight
+        return Cache(
+            layers=self.config.layers,
+            batch=batch,
+            capacity=capacity,
+            heads=self.config.G,
+            head_width=self.config.d,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def prepare(self, context: Context) -> Context:
+        """Project the context's keys and values of every layer, once a decode."""
+        if not self.config.context_width or context.states_BTD is None or context.layers:
+            return context
+        states = context.states_BTD
+        layers = tuple(block.cross.keys_values(states) for block in self.blocks)
+        return Context(states, context.valid_BT, context.given_BSD, layers)
+
+    def _rotation(self, coordinates_BRA: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine [B or 1, 1, R, d/2] of the rotary angles; axes share the head width."""
+        angles = coordinates_BRA[..., None].float() * self.frequencies
+        angles = angles.flatten(-2)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+class _Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.attention = _SelfAttention(config)
+        if config.context_width:
+            self.cross_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+            self.cross = _CrossAttention(config)
+        self.feed_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.feed_in = nn.Linear(config.width, 2 * config.feed_forward, bias=False)
+        self.feed_out = nn.Linear(config.feed_forward, config.width, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.crosses = bool(config.context_width)
+
+    def forward(
+        self,
+        x_BRD: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        layer: int,
+        view: MaskView | None,
+        cache: Cache | None,
+        context: Context | None,
+    ) -> Tensor:
+        x_BRD = x_BRD + self.dropout(
+            self.attention(self.attention_norm(x_BRD), rotation, layer, view, cache)
+        )
+        if self.crosses:
+            if context is None:
+                raise ValueError("this transformer was built with cross-attention: give a context")
+            x_BRD = x_BRD + self.dropout(self.cross(self.cross_norm(x_BRD), layer, context))
+        gate, up = self.feed_in(self.feed_norm(x_BRD)).chunk(2, dim=-1)
+        out: Tensor = x_BRD + self.dropout(self.feed_out(F.silu(gate) * up))
+        return out
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        heads = config.heads + 2 * config.G
+        self.qkv = nn.Linear(config.width, heads * config.d, bias=False)
+        self.out = nn.Linear(config.heads * config.d, config.width, bias=False)
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(config.d, eps=config.norm_eps)
+            self.k_norm = nn.RMSNorm(config.d, eps=config.norm_eps)
+
+    def forward(
+        self,
+        x_BRD: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        layer: int,
+        view: MaskView | None,
+        cache: Cache | None,
+    ) -> Tensor:
+        c = self.config
+        heads = self.qkv(x_BRD).unflatten(-1, (-1, c.d)).transpose(1, 2)
+        query, key, value = heads.split([c.heads, c.G, c.G], dim=1)
+        if c.qk_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = _rotate(query, rotation), _rotate(key, rotation)
+        if cache is not None:
+            key, value = cache.write(layer, key, value)
+        mixed = attend(query, key, value, view=view, backend=c.backend)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class _CrossAttention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.query = nn.Linear(config.width, config.heads * config.d, bias=False)
+        self.key_value = nn.Linear(config.context_width, 2 * config.G * config.d, bias=False)
+        self.out = nn.Linear(config.heads * config.d, config.width, bias=False)
+
+    def keys_values(self, states_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the context, [B, G, T, d] each."""
+        both = self.key_value(states_BTD).unflatten(-1, (-1, self.config.d)).transpose(1, 2)
+        key, value = both.chunk(2, dim=1)
+        return key.contiguous(), value.contiguous()
+
+    def forward(self, x_BRD: Tensor, layer: int, context: Context) -> Tensor:
+        c = self.config
+        query = self.query(x_BRD).unflatten(-1, (-1, c.d)).transpose(1, 2)
+        if context.layers:
+            key, value = context.layers[layer]
+        else:
+            assert context.states_BTD is not None
+            key, value = self.keys_values(context.states_BTD)
+        if key.shape[0] != query.shape[0]:
+            # Several hypotheses a context row (beams): they share it, as more queries of one row.
+            ratio = query.shape[0] // key.shape[0]
+            rows = query.shape[2]
+            query = query.unflatten(0, (-1, ratio)).transpose(1, 2).flatten(2, 3)
+            mixed = _cross(query, key, value, context.key_mask)
+            mixed = mixed.unflatten(2, (ratio, rows)).transpose(1, 2).flatten(0, 1)
+        else:
+            mixed = _cross(query, key, value, context.key_mask)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+def _cross(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, enable_gqa=query.shape[1] != key.shape[1]
+    )
+
+
+def _frequencies(config: TransformerConfig) -> Tensor:
+    """Rotary frequencies [A, d / 2 / A] (RoFormer, eq. 15), the head width shared by the axes."""
+    half = config.d // 2 // config.axes
+    exponent = torch.arange(half, dtype=torch.float32) / half
+    return (config.rope_theta**-exponent).expand(config.axes, half).clone()
+
+
+def _rotate(x_BHRd: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = rotation
+    first, second = x_BHRd.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
