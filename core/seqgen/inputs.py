@@ -62,14 +62,36 @@ class ShiftedInputs(nn.Module):
 
 
 class MaskedInputs(nn.Module):
-    """At a decided slot enters its value, at an open slot the mask embedding."""
+    """At a decided slot enters its value, at an open slot the mask embedding.
+
+    Rotary attention over nothing but equal mask embeddings cannot tell slots apart. A model that
+    decodes without a prompt therefore needs one of the two additions below.
+
+    Args:
+        embedding: table of the values and the mask.
+        mask_id: row of the mask.
+        scale: multiplies the table's rows.
+        positions: table of absolute positions, added to every slot.
+        adds_given: add `Context.given_BSD` to every slot (an acoustic embedding, a NAR draft).
+    """
 
     settles_open = False
 
-    def __init__(self, embedding: nn.Embedding, *, mask_id: int) -> None:
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        *,
+        mask_id: int,
+        scale: float = 1.0,
+        positions: nn.Embedding | None = None,
+        adds_given: bool = False,
+    ) -> None:
         super().__init__()
         self.embedding = embedding
         self.mask_id = mask_id
+        self.scale = scale
+        self.positions = positions
+        self.adds_given = adds_given
 
     def forward(
         self,
@@ -79,10 +101,20 @@ class MaskedInputs(nn.Module):
         context: Context | None = None,
     ) -> Tensor:
         open_BR = canvas.open_at(slots_BR, valid_BR)
-        return self.embed(torch.where(open_BR, self.mask_id, canvas.take(slots_BR)))
+        ids_BR = torch.where(open_BR, self.mask_id, canvas.take(slots_BR))
+        return self.embed(ids_BR, slots_BR, context)
 
-    def embed(self, ids_BR: Tensor) -> Tensor:
+    def embed(self, ids_BR: Tensor, slots_BR: Tensor, context: Context | None = None) -> Tensor:
+        """Embeddings [B, R, D] of ids that lie at slots [B or 1, R]."""
         x: Tensor = self.embedding(ids_BR)
+        if self.scale != 1:
+            x = x * self.scale
+        if self.positions is not None:
+            x = x + self.positions(slots_BR)
+        if self.adds_given:
+            if context is None or context.given_BSD is None:
+                raise ValueError("these inputs need a context with given_BSD")
+            x = x + take(context.given_BSD, slots_BR)
         return x
 
 

@@ -30,7 +30,7 @@ def uniform(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int | None = No
         count: how many numbers a slot; None for one, without a last axis.
     """
     state = _mix(seeds_B[:, None] + _GAMMA * (slots_BQ + 1))
-    state = _mix(state + _GAMMA * (draw + 1))
+    state = _mix(state + _wrap(_GAMMA * (draw + 1)))
     if count is not None:
         index = torch.arange(1, count + 1, device=seeds_B.device)
         state = _mix(state[..., None] + _GAMMA * index)
@@ -45,6 +45,11 @@ def normal(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int) -> Tensor:
     radius = torch.sqrt(-2.0 * torch.log(u[..., :pairs]))
     angle = (2.0 * math.pi) * u[..., pairs:]
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)[..., :count]
+
+
+def _wrap(number: int) -> int:
+    """A Python integer as the int64 it would wrap to."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _mix(x: Tensor) -> Tensor:

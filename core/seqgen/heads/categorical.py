@@ -44,6 +44,15 @@ class CategoricalHead(nn.Module):
             self.weight = tied.weight
         self.bias = nn.Parameter(torch.zeros(vocabulary)) if bias else None
 
+    @classmethod
+    def of(cls, linear: nn.Linear) -> CategoricalHead:
+        """A head that shares the weights of an existing output layer."""
+        head = cls.__new__(cls)
+        nn.Module.__init__(head)
+        head.vocabulary, head.label_smoothing, head.tied = linear.out_features, 0.0, True
+        head.weight, head.bias = linear.weight, linear.bias
+        return head
+
     def logits(self, hidden_BQD: Tensor) -> Tensor:
         """Logits [B, Q, V]."""
         return F.linear(hidden_BQD, self.weight[: self.vocabulary], self.bias)

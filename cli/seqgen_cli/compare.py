@@ -1,0 +1,112 @@
+"""`seqgen compare`: one model, several decoders, the same inputs, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from seqgen.errors import UsageError
+from seqgen_cli.console import Bar, note
+from seqgen_cli.evaluate import make_runner
+from seqgen_cli.job import Request, check_decoder, job_options, resolve
+from seqgen_cli.plugin_command import PluginCommand
+from seqgen_cli.score_tables import print_comparison
+
+EPILOG = """\b
+Examples:
+  seqgen compare --plugin speech
+  seqgen compare --plugin speech dev/ --decoders ar,paraformer,mask-predict -o speed.png
+  seqgen compare --plugin speech dev/ --json
+
+Decoders take turns batch by batch, after one unmeasured batch each; seconds are of this machine.
+"""
+
+
+@click.command(cls=PluginCommand, epilog=EPILOG)
+@job_options
+@click.option("--decoders", metavar="A,B,C", help="Which decoders.  [default: all of the plugin]")
+@click.option(
+    "-o", "--output", metavar="PNG", default="compare.png", show_default=True, help="The picture."
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Decode everything N times, the fastest counts.  [default: short inputs up to 10 times]",
+)
+@click.option("--no-picture", is_flag=True, help="Print the figures only.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    request: Request,
+    decoders: str | None,
+    output: str,
+    repeats: int | None,
+    no_picture: bool,
+    as_json: bool,
+) -> None:
+    """Decode INPUTs with several decoders and compare quality and speed.
+
+    Prints a table: the metrics of the plugin's field, forward passes, seconds and tokens a second;
+    and draws quality against speed. Where the inputs have no references it compares speed alone.
+    Without INPUT the plugin's example is used.
+    """
+    from seqgen.batching import list_entries, plan_batches
+    from seqgen.scoring import compare
+
+    job = resolve(request, decoder=None)
+    named = list(job.info.decoders) if decoders is None else decoders.split(",")
+    names = list(dict.fromkeys(name.strip() for name in named if name.strip()))
+    for name in names:
+        check_decoder(name, job.info)
+    if not names:
+        raise UsageError("no decoder to compare", fix="--decoders a,b")
+    picture = Path(output).expanduser()
+    if not no_picture:
+        _check_picture(picture)
+    if job.is_example:
+        note(f"no INPUT given: comparing on the example shipped with {job.plugin}")
+    entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)
+    batches = [batch for window in plan_batches(entries, job.batch_size) for batch in window]
+    model = job.build(request.threads)
+    runners = [make_runner(job, request, model, name) for name in names]
+    for runner in runners[1:]:
+        runner.on_failure = None  # the first decoder's report names the bad items already
+    with Bar(len(entries), "comparing") as bar:
+        compared = compare(runners, batches, repeats=repeats or 0, on_batch=bar.advance)
+    scores = [done.score for done in compared]
+    if scores[0].no_metrics:
+        note(f"no quality columns: {scores[0].no_metrics}")
+    if not no_picture:
+        from seqgen.plots import plot_comparison
+
+        count = f"{len(entries)} item{'' if len(entries) == 1 else 's'}"
+        plot_comparison(scores, picture, title=f"{job.card.name}, {count}")
+        note(f"wrote {picture}")
+    if as_json:
+        from seqgen_cli.tables import print_json
+
+        print_json(
+            {
+                "plugin": job.plugin,
+                "model": job.card.name,
+                "items": len(entries),
+                "failures": max(score.failures for score in scores),
+                "seed": job.seed,
+                "picture": None if no_picture else str(picture),
+                "decoders": [score.to_json() for score in scores],
+            }
+        )
+    else:
+        print_comparison(scores)
+    if any(score.failures for score in scores):
+        raise SystemExit(1)
+
+
+def _check_picture(path: Path) -> None:
+    known = (".png", ".svg", ".pdf")
+    if path.suffix.lower() not in known:
+        raise UsageError(
+            f"cannot draw into {path}: the suffix must be one of {', '.join(known)}",
+            fix=f"-o {path.with_suffix('.png')}",
+        )

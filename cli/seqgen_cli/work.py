@@ -1,0 +1,238 @@
+"""The work of `seqgen run`: rows to stdout, or through a journal into an output."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqgen.errors import UsageError
+from seqgen_cli.console import Bar, Failures, note
+from seqgen_cli.job import Job, Request, resolve_device
+from seqgen_cli.plugin_command import command_again
+
+if TYPE_CHECKING:
+    from click import Context
+
+    from seqgen.artifacts import ArtifactFolder
+    from seqgen.batching import Batch, Entry
+    from seqgen.journal import Journal
+    from seqgen.output import Output
+    from seqgen.runner import BatchResult, OnEvent, Row, Runner
+
+
+class Work:
+    """One run: what is to be done, and how it is carried out."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        request: Request,
+        job: Job,
+        entries: Sequence[Entry[Any]],
+        batches: Sequence[Batch[Any]],
+    ) -> None:
+        self.ctx = ctx
+        self.request = request
+        self.job = job
+        self.entries = entries
+        self.batches = batches
+        self.items = sum(len(batch.entries) for batch in batches)
+
+    def runner(self, on_event: OnEvent | None) -> Runner[Any]:
+        """The model, built, with what drives it."""
+        from seqgen.runner import Runner
+
+        job = self.job
+        return Runner(
+            job.domain,
+            job.build(self.request.threads),
+            decoder=job.decoder,
+            model_name=job.card.name,
+            options=job.options,
+            seed=job.seed,
+            batch_size=job.batch_size,
+            on_event=on_event,
+            on_failure=Failures(debug=self.request.debug),
+        )
+
+    def to_stdout(self, on_event: OnEvent | None) -> int:
+        """Rows as JSON lines, each as soon as all before it are done. Returns the failures."""
+        from seqgen.journal import to_line
+
+        started = time.perf_counter()
+        stdout = sys.stdout.buffer
+        runner = self.runner(on_event)
+        artifacts = _artifacts_here()
+        done = failures = 0
+        try:
+            with Bar(self.items, self.job.decoder) as bar:
+                for rows in _in_order(self._decode(runner, artifacts, bar), self._first()):
+                    for row in rows:
+                        stdout.write(to_line(row))
+                        done += 1
+                        failures += row["status"] == "failed"
+                    stdout.flush()
+        except KeyboardInterrupt:
+            note(
+                f"interrupted: {done} of {self.items} items were printed. "
+                "With -o OUT a run can go on where it stopped (--resume)"
+            )
+            raise SystemExit(130) from None
+        if artifacts.written:
+            note(f"{artifacts.written} files in {artifacts.folder}/")
+        self._say_done(done, failures, time.perf_counter() - started)
+        return failures
+
+    def to_output(
+        self, target: Output, on_event: OnEvent | None, *, shard: str, resume: bool, timings: bool
+    ) -> int:
+        """Rows into the journal, batch by batch; then OUT from the journal. Returns failures."""
+        started = time.perf_counter()
+        artifacts = target.artifacts()
+        try:
+            with self._journal(target, shard, resume=resume) as journal:
+                todo = [batch for batch in self.batches if batch.index not in journal.done]
+                if todo:
+                    runner = self.runner(on_event)
+                    with Bar(self.items, self.job.decoder, done=journal.totals.items) as bar:
+                        for batch in todo:
+                            result = runner.decode(batch)
+                            rows = _with_paths(result, artifacts)
+                            journal.append(
+                                batch.index, rows, forwards=result.forwards, seconds=result.seconds
+                            )
+                            bar.advance(len(rows))
+                journal.finish()
+                rows_out = journal.rows() if timings else _without_times(journal.rows())
+                target.write(rows_out, self.job.domain)
+                totals = journal.totals
+        except KeyboardInterrupt:
+            note("interrupted; what is finished is kept. To go on:")
+            note(f"  {command_again(self.ctx, '--resume', ['--overwrite'])}")
+            raise SystemExit(130) from None
+        self._say_done(totals.items, totals.failures, time.perf_counter() - started)
+        note(f"wrote {target.path}")
+        return totals.failures
+
+    def _decode(
+        self, runner: Runner[Any], artifacts: ArtifactFolder, bar: Bar
+    ) -> Iterator[list[tuple[int, Row]]]:
+        for batch in self.batches:
+            yield _with_paths(runner.decode(batch), artifacts)
+            bar.advance(len(batch.entries))
+
+    def _first(self) -> int:
+        return min((entry.index for batch in self.batches for entry in batch.entries), default=0)
+
+    def _journal(self, target: Output, shard: str, *, resume: bool) -> Journal:
+        from seqgen import __version__
+        from seqgen.batching import inputs_digest
+        from seqgen.journal import Journal
+
+        job = self.job
+        header = {
+            "seqgen": __version__,
+            **job.settings(),
+            "device": resolve_device(job.device),
+            "checksums": job.checksums(),
+            "items": len(self.entries),
+            "inputs": inputs_digest(self.entries),
+            "shard": shard,
+            "sources": list(job.sources),
+            "threads": self.request.threads,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        if not (resume and target.manifest.exists()):
+            if resume and target.path.exists():
+                raise UsageError(
+                    f"there is no manifest {target.manifest} to resume {target.path} from",
+                    fix="start anew with --overwrite",
+                )
+            return Journal.create(target.manifest, header)
+        journal = Journal.resume(target.manifest, header)
+        note(f"resuming: {journal.totals.items} of {self.items} items are done")
+        return journal
+
+    def _say_done(self, items: int, failures: int, seconds: float) -> None:
+        failed = f", {failures} failed" if failures else ""
+        note(
+            f"{items} {'item' if items == 1 else 'items'}{failed} in {seconds:.1f} s "
+            f"({self.job.card.name}, {self.job.decoder})"
+        )
+
+
+@contextmanager
+def tracing(path: str | None, *, append: bool) -> Iterator[OnEvent | None]:
+    """A callback that writes events with the ids of their rows to a file; None without a path.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    try:
+        file = open(path, "a" if append else "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(f"cannot write the trace {path}", why=str(error)) from error
+    with file:
+
+        def on_event(ids: Sequence[str], event: Any) -> None:
+            line = _finite({"ids": list(ids), **event.to_json()})
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+
+        yield on_event
+
+
+def _finite(value: Any) -> Any:
+    # JSON knows neither infinity nor NaN, and a trace must not stop the work it looks at.
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_finite(element) for element in value]
+    return {k: _finite(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _with_paths(result: BatchResult[Any], artifacts: ArtifactFolder) -> list[tuple[int, Row]]:
+    """(place in the run, row) with binary fields written to files."""
+    return [
+        (entry.index, artifacts.store(entry.stem, row))
+        for entry, row in zip(result.batch.entries, result.rows, strict=True)
+    ]
+
+
+def _without_times(rows: Iterator[Row]) -> Iterator[Row]:
+    # A measured time differs between runs; without it equal runs give equal bytes.
+    for row in rows:
+        yield {**row, "seconds": None}
+
+
+def _in_order(batches: Iterator[list[tuple[int, Row]]], following: int) -> Iterator[list[Row]]:
+    """Rows in input order from place `following` on, as soon as they can be given."""
+    waiting: dict[int, Row] = {}
+    for batch in batches:
+        waiting |= dict(batch)
+        ready = []
+        while following in waiting:
+            ready.append(waiting.pop(following))
+            following += 1
+        yield ready
+
+
+def _artifacts_here() -> ArtifactFolder:
+    """Without -o: the first of `seqgen-output`, `seqgen-output-2`, ... that does not exist."""
+    from seqgen.artifacts import ArtifactFolder
+
+    count = 1
+    folder = Path("seqgen-output")
+    while folder.exists():
+        count += 1
+        folder = Path(f"seqgen-output-{count}")
+    return ArtifactFolder(folder, Path())

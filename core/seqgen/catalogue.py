@@ -1,0 +1,26 @@
+"""The decoders of the core, listed without importing them (`seqgen decoders`)."""
+
+from __future__ import annotations
+
+from seqgen.hookspecs import DecoderInfo
+
+CORE_DECODERS = (
+    DecoderInfo(
+        name="autoregressive",
+        summary="one slot after another, each seeing those before it; greedy or sampled",
+        factory="seqgen.decoders.autoregressive:Autoregressive",
+    ),
+    DecoderInfo(
+        name="non-autoregressive",
+        summary="all slots at once: in one pass, or again and again where least certain "
+        "(mask-predict)",
+        factory="seqgen.decoders.non_autoregressive:NonAutoregressive",
+        paper="arXiv 1904.09324",
+    ),
+    DecoderInfo(
+        name="block-diffusion",
+        summary="blocks from left to right, the slots of a block filled in a few passes",
+        factory="seqgen.decoders.block_diffusion:BlockDiffusion",
+        paper="arXiv 2503.09573",
+    ),
+)

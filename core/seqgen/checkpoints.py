@@ -1,0 +1,178 @@
+"""Checkpoints: safetensors files that carry their own configuration, and safe reading of pickles.
+
+A seqgen checkpoint is one safetensors file. Its header's metadata holds, under `seqgen`, a JSON
+object that says how to build the model; so one file is enough to decode with.
+
+    save("model.safetensors", model.state_dict(), {"plugin": "speech", "model": {...}})
+    state, config = load("model.safetensors")
+    load_strict(model, state, source="model.safetensors")
+
+Upstream checkpoints are often pickles, and a pickle can run any code when it is opened.
+`load_pickle` reads tensors and plain containers from one and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from seqgen.errors import CheckpointError
+
+METADATA_KEY = "seqgen"
+FILE_NAME = "model.safetensors"
+"""The checkpoint in a folder that `seqgen train` wrote."""
+
+
+def save(path: str | Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+    """Write a checkpoint; the file appears only when it is complete.
+
+    Args:
+        path: the file; its folder is made if need be.
+        state: a `state_dict`. Tied weights are written once for each name.
+        config: JSON-able settings that build the model again.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        text = json.dumps(dict(config), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the configuration for {path} cannot be written as JSON", why=str(error)
+        ) from error
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    # A name of its own for each process: several may write to one folder.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.touch()
+        mode = part.stat().st_mode  # what the umask gives; safetensors lets only the owner read
+        save_file(tensors, part, metadata={"format": "pt", METADATA_KEY: text})
+        part.chmod(mode)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def load(
+    path: str | Path, *, device: torch.device | str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of a checkpoint (`{}` if the file carries none).
+
+    Args:
+        path: the file, or a folder with a `model.safetensors`.
+
+    Raises:
+        CheckpointError: missing, damaged or not safetensors.
+    """
+    path = _existing(Path(path) / FILE_NAME if Path(path).is_dir() else path)
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no iterator)
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a safetensors file",
+            why=str(error),
+            fix="get the file again; pickled checkpoints (.pt, .bin) need the plugin's converter",
+        ) from error
+    try:
+        config = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"the configuration in {path} is damaged", why=str(error)) from error
+    return state, config
+
+
+def load_strict(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str | Path = "the checkpoint",
+    ignore: Iterable[str] = (),
+) -> None:
+    """Load a state into a module; every key and shape must fit, or nothing is loaded.
+
+    Args:
+        source: where the state came from, for the message.
+        ignore: prefixes of keys that may be in the state without a place in the module.
+
+    Raises:
+        CheckpointError: names the missing and unexpected keys and the mismatched shapes.
+    """
+    prefixes = tuple(ignore)
+    own = module.state_dict()
+    given = {key: value for key, value in state.items() if not key.startswith(prefixes)}
+    problems = _listed("missing", [key for key in own if key not in given])
+    problems += _listed("unexpected", [key for key in given if key not in own])
+    shapes = [
+        f"{key} is {tuple(given[key].shape)}, the model has {tuple(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    problems += _listed("wrong shape", shapes)
+    if problems:
+        raise CheckpointError(
+            f"{source} does not fit the model",
+            why="; ".join(problems),
+            fix="use the checkpoint with the configuration it was trained with",
+        )
+    module.load_state_dict(given, strict=True)
+
+
+def load_pickle(path: str | Path) -> Any:
+    """Read an upstream `.pt`/`.bin` file: tensors, numbers, text, lists and dicts, nothing else.
+
+    Raises:
+        CheckpointError: missing, damaged, or it asks for code to be run (which is not done).
+    """
+    path = _existing(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its advice is for people who made the file
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} was refused: it is not a plain file of tensors",
+            why=f"{_refusal(error)} (nothing in it was executed)",
+            fix="ask its author for safetensors, or convert it in an environment you can lose",
+        ) from error
+    except Exception as error:  # arbitrary bytes make the unpickler fail in arbitrary ways
+        raise CheckpointError(
+            f"{path} is damaged or not a PyTorch file",
+            why=f"{type(error).__name__} {error}".split(". ")[0].strip(),
+            fix="get the file again",
+        ) from error
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        why = "it is a folder" if path.is_dir() else "there is no such file"
+        raise CheckpointError(f"no checkpoint at {path}", why=why)
+    return path
+
+
+def _listed(label: str, names: list[str], *, most: int = 8) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return [f"{label}: {', '.join(names[:most])}{more}"]
+
+
+def _refusal(error: Exception) -> str:
+    # torch's message goes on with advice to switch the protection off; only the cause is wanted.
+    if found := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"opening it would call {found[1]}"
+    if found := re.search(r"WeightsUnpickler error:\s*(.+)", str(error)):
+        return found[1]
+    return "it holds more than tensors, numbers, text, lists and dicts"

@@ -1,0 +1,1 @@
+"""Training: the same order, mask, inputs and head as decoding."""

@@ -1,0 +1,186 @@
+"""Training objectives from the same order, mask, inputs and head as decoding.
+
+Teacher forcing is all groups in one pass; mask-predict is one group with a random part masked;
+block diffusion is a noisy copy beside the clean one. The last with blocks of one, everything
+masked, is teacher forcing for a model with masked inputs.
+
+Shapes: B rows, S slots, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seqgen.attention import MaskView
+from seqgen.inputs import MaskedInputs, ShiftedInputs
+from seqgen.masks import CLEAN, NOISY, NoisyClean, SlotInfo
+from seqgen.model import Context, SequenceModel
+from seqgen.orders import Order, OrderTable, Raster
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much of a sequence is masked in training.
+
+    Attributes:
+        low, high: the rate is drawn uniformly from this range (BD3-LM clips it, section 5.2);
+            1, 1 masks everything.
+        per: draw one rate a `sample` (SDAR) or a `group` (BD3-LM).
+        weighting: `rate` divides a slot's loss by its rate, which makes the sum a bound on the
+            likelihood (SDAR; BD3-LM, eq. 8); `none` averages over masked slots.
+    """
+
+    low: float = 1e-3
+    high: float = 1.0
+    per: Literal["sample", "group"] = "sample"
+    weighting: Literal["rate", "none"] = "rate"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high <= 1:
+            raise ValueError(f"0 < low <= high <= 1 must hold, not {self.low}, {self.high}")
+
+
+def teacher_forcing(
+    model: SequenceModel,
+    targets_BS: Tensor,
+    valid_BS: Tensor | None = None,
+    *,
+    context: Context | None = None,
+    fixed_BS: Tensor | None = None,
+) -> Tensor:
+    """Mean loss of every value given those before it, for a model with shifted inputs.
+
+    Args:
+        targets_BS: ids, int64.
+        valid_BS: slots in use; None for all.
+        fixed_BS: slots that are given (a prompt) and carry no loss.
+    """
+    if not isinstance(model.inputs, ShiftedInputs):
+        raise ValueError("teacher_forcing needs shifted inputs; use noisy_clean(order=Raster())")
+    start = torch.full_like(targets_BS[:, :1], model.inputs.start_id)
+    x = model.inputs.embed(torch.cat([start, targets_BS[:, :-1]], dim=1))
+    table = Raster().table(targets_BS.shape[1], targets_BS.device)
+    hidden = _one_pass(model, x, table, valid_BS, context)
+    scored = _scored(targets_BS, valid_BS, fixed_BS)
+    loss = model.head.loss(hidden, targets_BS)
+    return (loss * scored).sum() / scored.sum().clamp(min=1)
+
+
+def noisy_clean(
+    model: SequenceModel,
+    targets_BS: Tensor,
+    valid_BS: Tensor | None = None,
+    *,
+    order: Order,
+    generator: torch.Generator,
+    noise: Noise = Noise(),
+    context: Context | None = None,
+    fixed_BS: Tensor | None = None,
+) -> Tensor:
+    """Masked-diffusion loss in any order, for a model with masked inputs (SDAR; BD3-LM).
+
+    One pass over [noisy | clean] trains every group at once: a noisy group sees itself and the
+    clean groups before it. With a single group (mask-predict) no clean copy is needed.
+
+    Args:
+        targets_BS: ids, int64.
+        valid_BS: slots in use; None for all.
+        fixed_BS: slots that are given (a prompt): never masked, no loss.
+        generator: source of the rates and masks, on the CPU or on the targets' device.
+    """
+    inputs = model.inputs
+    if not isinstance(inputs, MaskedInputs):
+        raise ValueError("noisy_clean needs masked inputs; use teacher_forcing")
+    table = order.table(targets_BS.shape[1], targets_BS.device)
+    scored = _scored(targets_BS, valid_BS, fixed_BS)
+    rate_BS = _rates(scored, table, noise, generator)
+    masked_BS = _draw(scored, rate_BS, generator)
+    noisy_BS = torch.where(masked_BS, inputs.mask_id, targets_BS)
+
+    if table.groups <= 1:
+        slots = torch.arange(noisy_BS.shape[1], device=noisy_BS.device)[None]
+        x = inputs.embed(noisy_BS, slots, context)
+        hidden = _one_pass(model, x, table, valid_BS, context)
+    else:
+        hidden = _two_copies(model, noisy_BS, targets_BS, table, valid_BS, context)
+    loss = model.head.loss(hidden, targets_BS) * masked_BS
+    if noise.weighting == "rate":
+        return (loss / rate_BS).sum() / scored.sum().clamp(min=1)
+    return loss.sum() / masked_BS.sum().clamp(min=1)
+
+
+def _one_pass(
+    model: SequenceModel,
+    x_BSD: Tensor,
+    table: OrderTable,
+    valid_BS: Tensor | None,
+    context: Context | None,
+) -> Tensor:
+    slots = torch.arange(x_BSD.shape[1], device=x_BSD.device)[None]
+    info = table.info(slots)
+    view = None
+    if valid_BS is not None or table.groups > 1:
+        view = MaskView(model.mask, info, info, valid_BS)
+    return model.backbone(
+        x_BSD, table.coordinates_SA[slots], view=view, cache=None, context=context
+    )
+
+
+def _two_copies(
+    model: SequenceModel,
+    noisy_BS: Tensor,
+    clean_BS: Tensor,
+    table: OrderTable,
+    valid_BS: Tensor | None,
+    context: Context | None,
+) -> Tensor:
+    """Hidden states of the noisy copy."""
+    assert isinstance(model.inputs, MaskedInputs)
+    S = noisy_BS.shape[1]
+    slots = torch.arange(S, device=noisy_BS.device).repeat(2)[None]
+    copy = torch.full_like(slots, CLEAN)
+    copy[:, :S] = NOISY
+    info = SlotInfo(group=table.group_S[slots], position=slots, copy=copy)
+    valid = None if valid_BS is None else valid_BS.repeat(1, 2)
+    view = MaskView(NoisyClean() & model.mask, info, info, valid)
+    x = model.inputs.embed(torch.cat([noisy_BS, clean_BS], dim=1), slots, context)
+    hidden = model.backbone(
+        x, table.coordinates_SA[slots], view=view, cache=None, context=context
+    )
+    return hidden[:, :S]
+
+
+def _scored(targets_BS: Tensor, valid_BS: Tensor | None, fixed_BS: Tensor | None) -> Tensor:
+    scored = torch.ones_like(targets_BS, dtype=torch.bool)
+    if valid_BS is not None:
+        scored = scored & valid_BS
+    if fixed_BS is not None:
+        scored = scored & ~fixed_BS
+    return scored
+
+
+def _rates(
+    scored_BS: Tensor, table: OrderTable, noise: Noise, generator: torch.Generator
+) -> Tensor:
+    batch = scored_BS.shape[0]
+    columns = 1 if noise.per == "sample" else table.groups
+    t = torch.rand(batch, columns, generator=generator, device=generator.device)
+    rate = (noise.low + (noise.high - noise.low) * t).to(scored_BS.device)
+    if noise.per == "sample":
+        return rate.expand(scored_BS.shape)
+    return rate[:, table.group_S]
+
+
+def _draw(scored_BS: Tensor, rate_BS: Tensor, generator: torch.Generator) -> Tensor:
+    """Mask slots by their rate, at least one a row that has any."""
+    u = torch.rand(scored_BS.shape, generator=generator, device=generator.device)
+    u = u.to(scored_BS.device)
+    masked = scored_BS & (u < rate_BS)
+    # The slot with the smallest number is the one that would be masked first at a higher rate.
+    first = torch.where(scored_BS, u, 2.0).argmin(dim=1, keepdim=True)
+    none = ~masked.any(dim=1, keepdim=True) & scored_BS.any(dim=1, keepdim=True)
+    return masked | (none & torch.zeros_like(masked).scatter(1, first, True))

@@ -1,0 +1,94 @@
+"""Dense layers that run on oneDNN where nothing needs a gradient.
+
+For float32 on a CPU, `F.linear` calls MKL, which uses half of the vector width of AMD processors;
+oneDNN uses all of it on any make and applies the relu on the way out. The operator is the one
+that `torch.compile` emits; where it is missing, or a gradient is wanted, `F.linear` is used. Both
+compute in full float32.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` with the fast path, and `relu` for the two steps in one."""
+
+    _packed: tuple[int, int, Tensor] | None = None
+    """(address, version, copy of the weight in oneDNN's own layout), see `pack`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return linear(input, self._weight(input), self.bias)
+
+    def relu(self, input: Tensor) -> Tensor:
+        """relu(W x + b)."""
+        return linear(input, self._weight(input), self.bias, relu=True)
+
+    def _weight(self, x: Tensor) -> Tensor:
+        if self._packed is None or not _fast_path(x, self.weight):
+            return self.weight
+        address, version, packed = self._packed
+        if address == self.weight.data_ptr() and version == self.weight._version:
+            return packed
+        self._packed = None  # the weight was replaced or changed in place
+        return self.weight
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}  # copies and pickles hold plain weights only
+
+
+def pack(model: nn.Module) -> None:
+    """Keep a copy of every `Linear` weight in the layout that the fast path wants.
+
+    For models that are only decoded from now on: it saves 5 to 15 % of the time and costs as much
+    memory again as the weights. Nothing happens where the fast path does not exist. Weights that
+    are replaced or changed in place afterwards are noticed, changes through `.data` are not.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear):
+            with torch.no_grad():
+                weight = module.weight.detach()
+                if _fast_path(weight, weight):
+                    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+                    module._packed = (weight.data_ptr(), module.weight._version, packed)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False) -> Tensor:
+    """`F.linear`, followed by a relu if asked for."""
+    if _fast_path(x, weight):
+        then = "relu" if relu else "none"
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "")
+        return out
+    out = F.linear(x, weight, bias)
+    return F.relu(out, inplace=True) if relu else out
+
+
+def _fast_path(x: Tensor, weight: Tensor) -> bool:
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and _available()
+    )
+
+
+@lru_cache(maxsize=1)
+def _available() -> bool:
+    """Whether the operator exists in this build of torch and gives the right result."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    x, weight, bias = torch.rand(2, 3), torch.rand(4, 3), torch.rand(4)
+    try:
+        out = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.allclose(out, F.linear(x, weight, bias).relu(), atol=1e-5)

@@ -1,0 +1,291 @@
+"""Listing what to transcribe: files, folders, globs, standard input, jsonl and Kaldi manifests.
+
+Listing is cheap (headers only) and never decodes audio: a file that cannot be read is listed with
+duration 0, and the error comes when it is read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from seqgen.errors import InputError
+from seqgen_speech.audio import SUFFIXES, probe_seconds
+from seqgen_speech.resample import Wave
+from seqgen_speech.text import DIGITS
+
+References = Literal["auto", "fsdd", "none"]
+"""Where the true text of a lone audio file comes from: a file of the same name ending in `.txt`
+(auto), the file name digit_speaker_take of the Free Spoken Digit Dataset (fsdd), or nowhere.
+Manifests carry their own."""
+
+_ID_KEYS = ("key", "id", "utt")
+_AUDIO_KEYS = ("source", "audio", "path", "audio_filepath", "wav")
+_TEXT_KEYS = ("target", "text", "reference")
+
+
+@dataclass(frozen=True)
+class SpeechItem:
+    """One recording, or a part of one; light until `wave` is filled.
+
+    Attributes:
+        id: unique within its source and independent of everything else: the key in manifests,
+            otherwise the path below the source without suffix.
+        path: the audio file; `-` is standard input.
+        start: where the part begins, in seconds.
+        stop: where it ends; None is the end of the file.
+        reference: the true text, if known.
+        duration: seconds by the header; 0.0 if unknown.
+        wave: samples [S] at 16 kHz, once read.
+    """
+
+    id: str
+    path: str
+    start: float = 0.0
+    stop: float | None = None
+    reference: str | None = None
+    duration: float = 0.0
+    wave: Wave | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def size(self) -> float:
+        """Relative cost: seconds."""
+        return self.duration
+
+
+def list_items(source: str, *, references: References = "auto") -> Iterator[SpeechItem]:
+    """The items of one INPUT, in a stable order.
+
+    - `-`: standard input, one file.
+    - a folder: every audio file below it, sorted, hidden ones left out; a folder with a `wav.scp`
+      is a Kaldi folder (`text` and `segments` beside it are read).
+    - a pattern with `*`, `?`, `[...]` or `**`.
+    - `*.jsonl`: an object a line, {key|id, source|audio|path, target|text}, and optionally `start`
+      and `stop`, or `offset` and `duration`, in seconds; other fields are ignored.
+    - `wav.scp` or `*.scp`: lines `key path`. Commands (ending in `|`) are refused, never executed.
+    - any other file: that file.
+
+    Paths in a manifest count from the manifest's folder or, if nothing is there, from the current
+    one.
+
+    Raises:
+        InputError: nothing is found, or a manifest is malformed (the line is named).
+    """
+    path = Path(source)
+    if source == "-":
+        yield SpeechItem("stdin", "-")
+    elif path.is_dir():
+        scp = path / "wav.scp"
+        yield from _kaldi(scp) if scp.is_file() else _folder(path, references)
+    elif path.exists():
+        if path.suffix == ".jsonl":
+            yield from _jsonl(path)
+        elif path.suffix == ".scp":
+            yield from _kaldi(path)
+        else:
+            yield _file(path, _own_id(path), references)
+    elif glob.has_magic(source):
+        yield from _pattern(source, references)
+    else:
+        raise InputError(f"{source} does not exist", fix=_similar(path))
+
+
+def _file(path: Path, key: str, references: References) -> SpeechItem:
+    return SpeechItem(
+        key, str(path), reference=_reference(path, references), duration=probe_seconds(path)
+    )
+
+
+def _own_id(path: Path) -> str:
+    """Path as written if it lies below the current folder, else the file's name; no suffix."""
+    path = Path(os.path.normpath(path))
+    if path.is_absolute() or ".." in path.parts:
+        path = Path(path.name)
+    return path.with_suffix("").as_posix()
+
+
+def _folder(root: Path, references: References) -> Iterator[SpeechItem]:
+    found = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [
+            Path(folder, name)
+            for name in names
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
+    if not found:
+        raise InputError(
+            f"the folder {root} holds no audio",
+            why=f"no file below it ends in {', '.join(SUFFIXES)}",
+            fix="name another folder, or the manifest (.jsonl, wav.scp) itself",
+        )
+    yield from _files(found, root, references)
+
+
+def _pattern(pattern: str, references: References) -> Iterator[SpeechItem]:
+    found = [Path(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)]
+    if not found:
+        raise InputError(f"no file matches {pattern}", fix="check the pattern and the folder")
+    # Ids count from the part of the pattern that is fixed.
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    yield from _files(found, Path(*parts[:fixed]), references)
+
+
+def _files(found: Iterable[Path], root: Path, references: References) -> Iterator[SpeechItem]:
+    """Files below `root`, sorted; where two differ in the suffix alone, the suffix stays."""
+    relative = sorted((path.relative_to(root).as_posix(), path) for path in found)
+    stems = Counter(Path(name).with_suffix("").as_posix() for name, _ in relative)
+    for name, path in relative:
+        stem = Path(name).with_suffix("").as_posix()
+        yield _file(path, stem if stems[stem] == 1 else name, references)
+
+
+def _reference(path: Path, references: References) -> str | None:
+    if references == "fsdd":
+        digit, *rest = path.stem.split("_")
+        if len(digit) == 1 and digit.isascii() and digit.isdigit() and len(rest) == 2:
+            return DIGITS[int(digit)]
+    if references == "auto":
+        beside = path.with_suffix(".txt")
+        try:
+            return beside.read_text("utf-8").strip() if beside.is_file() else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the reference {beside}", why=str(error)) from error
+    return None
+
+
+def _jsonl(manifest: Path) -> Iterator[SpeechItem]:
+    seen: set[str] = set()
+    for number, line in _lines(manifest):
+        where = f"{manifest}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where} is not JSON", why=str(error)) from error
+        audio = _pick(row, _AUDIO_KEYS) if isinstance(row, dict) else None
+        if not isinstance(audio, str) or not audio:
+            raise InputError(
+                f"{where} names no audio file",
+                fix='each line is an object such as {"key": "a1", "source": "a1.wav"}',
+            )
+        path = _resolve(manifest, audio, where)
+        key = _pick(row, _ID_KEYS)
+        key = Path(audio).with_suffix("").as_posix() if key is None else str(key)
+        start, stop = _range(row, where)
+        text = _pick(row, _TEXT_KEYS)
+        yield _entry(key, path, start, stop, None if text is None else str(text), seen, where)
+
+
+def _kaldi(scp: Path) -> Iterator[SpeechItem]:
+    """`wav.scp` with the `text` and `segments` beside it, if they are there."""
+    audio = _table(scp)
+    texts = _table(scp.with_name("text"), missing_ok=True)
+    parts = _table(scp.with_name("segments"), missing_ok=True)
+    seen: set[str] = set()
+    paths = {key: _resolve(scp, name, f"{scp}, key {key}") for key, name in audio.items()}
+    if not parts:
+        for key, path in paths.items():
+            yield _entry(key, path, 0.0, None, texts.get(key), seen, str(scp))
+        return
+    for key, rest in parts.items():
+        where = f"{scp.with_name('segments')}, key {key}"
+        try:
+            recording, start, stop = rest.split()
+            begin, end = float(start), float(stop)
+            path = paths[recording]
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{where} is malformed",
+                why=f"{rest!r} is not `recording start stop` with a recording of {scp}",
+            ) from error
+        yield _entry(key, path, begin, None if end < 0 else end, texts.get(key), seen, where)
+
+
+def _entry(
+    key: str,
+    path: str,
+    start: float,
+    stop: float | None,
+    text: str | None,
+    seen: set[str],
+    where: str,
+) -> SpeechItem:
+    if key in seen:
+        raise InputError(f"{where}: the key {key!r} appears twice", fix="give each line its own")
+    seen.add(key)
+    end = probe_seconds(path) if stop is None else stop
+    return SpeechItem(key, path, start, stop, text, max(0.0, end - start))
+
+
+def _table(path: Path, *, missing_ok: bool = False) -> dict[str, str]:
+    """A Kaldi table, `key rest-of-line`."""
+    if missing_ok and not path.is_file():
+        return {}
+    table: dict[str, str] = {}
+    for number, line in _lines(path):
+        key, _, rest = line.strip().partition(" ")
+        if key in table:
+            raise InputError(f"{path}, line {number}: the key {key!r} appears twice")
+        table[key] = rest.strip()
+    return table
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank."""
+    try:
+        text = path.read_text("utf-8-sig").replace("\t", " ")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the manifest {path}", why=str(error)) from error
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise InputError(f"the manifest {path} is empty")
+    yield from lines
+
+
+def _resolve(manifest: Path, name: str, where: str) -> str:
+    if name.endswith("|") or name.startswith("|"):
+        raise InputError(
+            f"{where} is a command, not a file",
+            why="manifests are data: nothing in them is executed",
+            fix="run it yourself and list the files that it writes",
+        )
+    if "://" in name:
+        raise InputError(f"{where} is a web address: {name}", fix="download it and list the file")
+    beside = manifest.parent / name
+    return name if not name or (Path(name).exists() and not beside.exists()) else str(beside)
+
+
+def _range(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:
+    try:
+        start = float(row.get("start", row.get("offset", 0.0)))
+        if row.get("stop") is not None:
+            return start, float(row["stop"])
+        # `duration` alone describes the file; together with `offset` it is a part of it.
+        if "offset" in row and "duration" in row:
+            return start, start + float(row["duration"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: start and stop must be seconds", why=str(error)) from error
+    return start, None
+
+
+def _pick(row: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    return next((row[key] for key in keys if row.get(key) is not None), None)
+
+
+def _similar(path: Path) -> str:
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return f"the folder {path.parent} does not exist either"
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if close:
+        return f"did you mean {path.parent / close[0]}?"
+    return "check the path; a relative one counts from the current folder"

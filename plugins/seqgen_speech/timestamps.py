@@ -1,0 +1,100 @@
+"""Token times from the CIF predictor's weights.
+
+The predictor integrates a weight per frame (60 ms; 20 ms for the finer weights of V3) and fires a
+token whenever the integral passes a whole number. Two rules turn this into times:
+
+- `firing_times`: FunASR's, for its checkpoints, which fire once more than there are tokens;
+- `integration_times`: for models that fire exactly once a token.
+
+All arrays are one utterance: alphas [T], peaks [T], padding cut off, the tail frame included.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+STEP_SECONDS = 0.06
+"""One low-rate frame."""
+MAX_TOKEN_FRAMES = 12
+"""A longer span is a token and a silence."""
+FIRING_SHIFT = -1.5
+EDGE_FRAMES = 5
+"""Less than this after the last fire belongs to the last token."""
+_FIRED = 1.0 - 1e-4
+
+Times = list[list[float]]
+"""[start, end] in seconds, one a token."""
+
+
+def firing_times(alphas: ArrayLike, peaks: ArrayLike, count: int, *, upsample: int = 1) -> Times:
+    """FunASR's rule: token k lasts from fire k to fire k + 1, all 1.5 frames earlier.
+
+    In those models a token fires when it starts, and a fire more (for `</s>`) ends the last one. A
+    span of more than 12 frames ends after 12; the rest is silence. The last token takes what
+    follows the last fire, or half of it if more than 5 frames follow.
+
+    FunASR's base Paraformer hands peaks and alphas to this rule in swapped order; here they are
+    in the right one.
+
+    Args:
+        alphas, peaks: [T] weights and peak trace.
+        count: tokens, `</s>` not counted. If the trace does not fire count + 1 times, the weights
+            are scaled to do so and integrated again.
+        upsample: frames of these arrays per low-rate frame: 1, or 3 for V3.
+    """
+    if count == 0:
+        return []
+    fires = np.flatnonzero(np.asarray(peaks, dtype=np.float64) >= _FIRED)
+    alphas_T = np.asarray(alphas, dtype=np.float64)
+    if len(fires) != count + 1:
+        fires = _fires_scaled(alphas_T, count + 1)
+    place = fires.astype(np.float64) + FIRING_SHIFT
+    start, end = place[:-1], np.minimum(place[1:], place[:-1] + MAX_TOKEN_FRAMES)
+    frames = float(len(alphas_T))
+    rest = frames - place[-1]
+    end[-1] = (frames + place[-1]) / 2 if rest > EDGE_FRAMES else frames
+    return _seconds(start, end, STEP_SECONDS / upsample, frames)
+
+
+def integration_times(
+    alphas: ArrayLike,
+    count: int,
+    *,
+    step_seconds: float = STEP_SECONDS,
+    max_frames: float = MAX_TOKEN_FRAMES,
+) -> Times:
+    """Token k lasts while the integral goes from k to k + 1, to a fraction of a frame.
+
+    These are the frames its embedding is made of. Within a frame the integral grows evenly. Of a
+    longer span the last `max_frames` count: weights near zero before a token are silence.
+
+    Args:
+        alphas: [T] weights; scaled here if their sum does not reach `count`.
+        count: tokens.
+        step_seconds: length of a frame.
+    """
+    if count == 0:
+        return []
+    alphas_T = np.asarray(alphas, dtype=np.float64)
+    integral = np.concatenate([[0.0], np.cumsum(alphas_T)])
+    if integral[-1] < count:
+        integral *= count / max(integral[-1], 1e-9)
+    edges = np.interp(np.arange(count + 1), integral, np.arange(len(integral)))
+    start = np.maximum(edges[:-1], edges[1:] - max_frames)
+    return _seconds(start, edges[1:], step_seconds, float(len(alphas_T)))
+
+
+def _fires_scaled(alphas_T: NDArray[np.float64], fires: int) -> NDArray[np.intp]:
+    """Frames where the integral, scaled to `fires`, passes each whole number."""
+    integral = np.cumsum(alphas_T)
+    integral *= fires / max(integral[-1], 1e-9)
+    # The small margin keeps rounding from losing the last one.
+    return np.searchsorted(integral, np.arange(1, fires + 1) - 1e-4)
+
+
+def _seconds(
+    start: NDArray[np.float64], end: NDArray[np.float64], step: float, frames: float
+) -> Times:
+    spans = np.stack([start, end], axis=1).clip(0.0, frames) * step
+    return [[round(a, 3), round(b, 3)] for a, b in spans.tolist()]

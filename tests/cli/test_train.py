@@ -1,0 +1,67 @@
+"""`seqgen train`: presets, settings, resuming, and errors that help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from toys import Done
+
+Seqgen = Callable[..., Done]
+QUICK = ("train", "--plugin", "toy", "--preset", "quick")
+
+
+def test_a_preset_trains_and_tells_how_to_use_the_model(seqgen: Seqgen, tmp_path: Path) -> None:
+    done = seqgen(*QUICK, "-o", "run", "--set", "width=2", "--threads", "1")
+    assert done.code == 0, done.err
+    result = json.loads(done.out.splitlines()[-1])
+    assert result["step"] == 60
+    assert result["error"] < 0.1
+    assert "step 10 " in done.err
+    assert "seqgen run --plugin toy --model" in done.err
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["options"] == {"width": 2}
+    assert settings["fit"]["steps"] == 60
+    assert len((tmp_path / "run" / "weights.txt").read_text().split()) == 2
+
+
+def test_resumed_equals_unbroken(seqgen: Seqgen, tmp_path: Path) -> None:
+    constant = ("--set", "schedule=constant", "--seed", "3")
+    assert seqgen(*QUICK, "-o", "whole", *constant).code == 0
+    assert seqgen(*QUICK, "-o", "parts", *constant, "--steps", "30").code == 0
+    refused = seqgen(*QUICK, "-o", "parts", *constant)
+    assert refused.code == 2
+    assert "--resume" in refused.err
+    changed = seqgen(*QUICK, "-o", "parts", *constant, "--set", "lr=0.2", "--resume")
+    assert changed.code == 2
+    assert "fit.lr was 0.1, is 0.2" in changed.err
+    assert seqgen(*QUICK, "-o", "parts", *constant, "--resume").code == 0
+    weights = [(tmp_path / name / "weights.txt").read_text() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "quik"], "did you mean 'quick'"),
+        ([], "--preset with one of: quick, wide"),
+        (["--preset", "quick", "--set", "widht=3"], "did you mean 'width'"),
+        (["--preset", "quick", "--set", "steps=many"], "takes a whole number"),
+        (["--preset", "quick", "--set", "width=0"], ">= 1"),
+        (["--preset", "quick", "--data", "gone"], "--data gone does not exist"),
+        (["--preset", "quick", "--device", "gpu"], "unknown device 'gpu'"),
+    ],
+)
+def test_wrong_usage(seqgen: Seqgen, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = seqgen("train", "--plugin", "toy", "-o", "run", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_presets_and_settings(seqgen: Seqgen) -> None:
+    out = seqgen("train", "--plugin", "toy", "--help").out
+    for expected in ("quick", "wide", "60 steps", "weight_decay=float", "width=int >= 1"):
+        assert expected in out
