@@ -1,4 +1,4 @@
-"""Shared fixtures: where the real data lies, and one thread so that tests do not fight for cores."""
+"""Shared fixtures: where the real data lies, and one thread, so that tests share the cores."""
 
 from __future__ import annotations
 

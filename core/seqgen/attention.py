@@ -121,13 +121,14 @@ def reference_attention(
     scores = query_BHQd.double() @ key.transpose(-1, -2) / query_BHQd.shape[-1] ** 0.5
     if dense is not None:
         scores = scores.masked_fill(~dense, float("-inf"))
-    return (scores.softmax(dim=-1) @ value).to(query_BHQd.dtype)
+    mixed: Tensor = scores.softmax(dim=-1) @ value
+    return mixed.to(query_BHQd.dtype)
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor, view: MaskView | None) -> Tensor:
     from torch.nn.attention.flex_attention import flex_attention
 
-    run = _compiled_flex() if query.is_cuda else flex_attention
+    run: Callable[..., Any] = _compiled_flex() if query.is_cuda else flex_attention  # type: ignore[assignment]
     out = run(
         query,
         key,

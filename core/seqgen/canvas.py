@@ -99,9 +99,7 @@ class Canvas:
         values = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
         for row, prompt in enumerate(prompts):
             values[row, : len(prompt)] = torch.tensor(list(prompt), dtype=torch.int64)
-        return cls(
-            values.to(device), prompt=[len(p) for p in prompts], length=lengths, seeds=seeds
-        )
+        return cls(values.to(device), prompt=[len(p) for p in prompts], length=lengths, seeds=seeds)
 
     @property
     def batch(self) -> int:

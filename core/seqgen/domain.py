@@ -94,9 +94,7 @@ class Plan:
 
     def run(self, on_event: Callable[[Event], None] | None = None) -> Generated:
         """Decode the batch."""
-        return self.decoder.generate(
-            self.model, self.canvas, self.context, on_event=on_event
-        )
+        return self.decoder.generate(self.model, self.canvas, self.context, on_event=on_event)
 
 
 @runtime_checkable

@@ -62,6 +62,10 @@ class Sampling:
             raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
 
 
+GREEDY = Sampling()
+"""The most probable value."""
+
+
 @dataclass(frozen=True)
 class TopK:
     """Keep the k most probable values."""
@@ -132,9 +136,7 @@ class RepetitionPenalty:
         seen_BV = torch.zeros(batch, vocabulary, device=logits_BQV.device)
         committed = (canvas.state_BS == COMMITTED).float()
         seen_BV.scatter_add_(1, canvas.values.clamp(max=vocabulary - 1), committed)
-        scaled = torch.where(
-            logits_BQV > 0, logits_BQV / self.penalty, logits_BQV * self.penalty
-        )
+        scaled = torch.where(logits_BQV > 0, logits_BQV / self.penalty, logits_BQV * self.penalty)
         return torch.where((seen_BV > 0)[:, None, :], scaled, logits_BQV)
 
 

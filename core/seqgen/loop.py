@@ -22,7 +22,7 @@ from seqgen.commits import CommitRule
 from seqgen.events import Event
 from seqgen.heads.base import Request
 from seqgen.inputs import ShiftedInputs
-from seqgen.logits import Sampling
+from seqgen.logits import GREEDY, Sampling
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order, OrderTable, Step, closed_prompt, steps
 
@@ -45,7 +45,7 @@ class Recipe:
 
     order: Order
     commit: CommitRule
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     stop_ids: tuple[int, ...] = ()
     cached: bool = True
     fused_commit: bool = True

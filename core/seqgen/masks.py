@@ -122,7 +122,7 @@ class Window(Mask):
 
 @dataclass(frozen=True)
 class Prefix(Mask):
-    """Every slot sees the first `length` positions; combine with `|` (prefix LM: Prefix | Causal)."""
+    """Every slot sees the first `length` positions (a prefix LM is `Prefix(n) | Causal()`)."""
 
     length: int
 

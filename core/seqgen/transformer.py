@@ -7,6 +7,7 @@ length, A coordinate axes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +69,8 @@ class TransformerConfig:
 class Transformer(nn.Module):
     """A stack of blocks and a final norm; a `Backbone`."""
 
+    frequencies: Tensor
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         if config.heads % config.G:
@@ -117,8 +120,15 @@ class Transformer(nn.Module):
         if not self.config.context_width or context.states_BTD is None or context.layers:
             return context
         states = context.states_BTD
-        layers = tuple(block.cross.keys_values(states) for block in self.blocks)
+        layers = tuple(block.keys_values(states) for block in self.stack)
         return Context(states, context.valid_BT, context.given_BSD, layers)
+
+    @property
+    def stack(self) -> Iterator[_Block]:
+        """The blocks, typed."""
+        for block in self.blocks:
+            assert isinstance(block, _Block)
+            yield block
 
     def _rotation(self, coordinates_BRA: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine [B or 1, 1, R, d/2] of the rotary angles; axes share the head width."""
@@ -140,6 +150,10 @@ class _Block(nn.Module):
         self.feed_out = nn.Linear(config.feed_forward, config.width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.crosses = bool(config.context_width)
+
+    def keys_values(self, states_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """The context's keys and values for this block."""
+        return self.cross.keys_values(states_BTD)
 
     def forward(
         self,
@@ -182,8 +196,9 @@ class _SelfAttention(nn.Module):
         cache: Cache | None,
     ) -> Tensor:
         c = self.config
-        heads = self.qkv(x_BRD).unflatten(-1, (-1, c.d)).transpose(1, 2)
-        query, key, value = heads.split([c.heads, c.G, c.G], dim=1)
+        projected: Tensor = self.qkv(x_BRD)
+        heads = projected.view(*projected.shape[:2], -1, c.d).transpose(1, 2)
+        query, key, value = torch.split(heads, [c.heads, c.G, c.G], dim=1)
         if c.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = _rotate(query, rotation), _rotate(key, rotation)
@@ -204,35 +219,31 @@ class _CrossAttention(nn.Module):
 
     def keys_values(self, states_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the context, [B, G, T, d] each."""
-        both = self.key_value(states_BTD).unflatten(-1, (-1, self.config.d)).transpose(1, 2)
+        projected: Tensor = self.key_value(states_BTD)
+        both = projected.view(*projected.shape[:2], -1, self.config.d).transpose(1, 2)
         key, value = both.chunk(2, dim=1)
         return key.contiguous(), value.contiguous()
 
     def forward(self, x_BRD: Tensor, layer: int, context: Context) -> Tensor:
         c = self.config
-        query = self.query(x_BRD).unflatten(-1, (-1, c.d)).transpose(1, 2)
+        projected: Tensor = self.query(x_BRD)
+        query = projected.view(*projected.shape[:2], -1, c.d).transpose(1, 2)
         if context.layers:
             key, value = context.layers[layer]
         else:
             assert context.states_BTD is not None
             key, value = self.keys_values(context.states_BTD)
-        if key.shape[0] != query.shape[0]:
-            # Several hypotheses a context row (beams): they share it, as more queries of one row.
-            ratio = query.shape[0] // key.shape[0]
-            rows = query.shape[2]
-            query = query.unflatten(0, (-1, ratio)).transpose(1, 2).flatten(2, 3)
-            mixed = _cross(query, key, value, context.key_mask)
-            mixed = mixed.unflatten(2, (ratio, rows)).transpose(1, 2).flatten(0, 1)
-        else:
-            mixed = _cross(query, key, value, context.key_mask)
+        batch, rows = query.shape[0], query.shape[2]
+        if key.shape[0] != batch:
+            # Several hypotheses share a context row (beams): they are more queries of that row.
+            query = query.view(key.shape[0], -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=context.key_mask, enable_gqa=c.heads != c.G
+        )
+        if key.shape[0] != batch:
+            mixed = mixed.view(key.shape[0], c.heads, -1, rows, c.d).transpose(1, 2).flatten(0, 1)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
-
-
-def _cross(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, enable_gqa=query.shape[1] != key.shape[1]
-    )
 
 
 def _frequencies(config: TransformerConfig) -> Tensor:

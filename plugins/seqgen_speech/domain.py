@@ -126,7 +126,8 @@ class SpeechDomain:
         options: SpeechOptions,
         seeds: Tensor,
     ) -> Plan:
-        assert isinstance(context, SpeechContext) and context.counts_B is not None
+        assert isinstance(context, SpeechContext)
+        assert context.counts_B is not None
         sampling = _sampling(options)
         if decoder == "paraformer":
             canvas = _canvas(context.counts_B, seeds)
@@ -174,7 +175,8 @@ class SpeechDomain:
         context: Context | None,
         options: SpeechOptions,
     ) -> list[Fields]:
-        assert isinstance(context, SpeechContext) and context.vocabulary is not None
+        assert isinstance(context, SpeechContext)
+        assert context.vocabulary is not None
         vocabulary = context.vocabulary
         limits = _limits(context).tolist()
         confidences = generated.confidence_BS.tolist()
@@ -204,9 +206,7 @@ class SpeechDomain:
             )
         return outputs
 
-    def join(
-        self, item: SpeechItem, parts: Sequence[Fields], options: SpeechOptions
-    ) -> Fields:
+    def join(self, item: SpeechItem, parts: Sequence[Fields], options: SpeechOptions) -> Fields:
         if len(parts) == 1:
             return dict(parts[0])
         return {
@@ -217,9 +217,7 @@ class SpeechDomain:
             "audio_seconds": max(item.duration, *(p["audio_seconds"] for p in parts)),
         }
 
-    def write(
-        self, rows: Iterable[Mapping[str, Any]], destination: Path, format: str
-    ) -> None:
+    def write(self, rows: Iterable[Mapping[str, Any]], destination: Path, format: str) -> None:
         write_rows(rows, destination, format)
 
     def score(

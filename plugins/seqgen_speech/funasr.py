@@ -48,6 +48,7 @@ CLASSES = {
     "predictor": tuple(CIF_VERSIONS),
 }
 HOTWORD_KEYS = ("bias_encoder.", "bias_embed.", "seaco_decoder.", "hotword_output_layer.")
+METAS = ("tokenizer_conf", "frontend_conf")
 NESTED_UNDER = ("state_dict", "model_state_dict", "model")
 
 
@@ -256,8 +257,9 @@ def _file_path_metas(folder: Path) -> dict[str, Any]:
         metas = json.loads(path.read_text(encoding="utf-8")).get("file_path_metas") or {}
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged", why=str(error)) from error
-    if not isinstance(metas, dict):
-        raise CheckpointError(f"{path}: file_path_metas is not a mapping")
+    parts = [metas] if not isinstance(metas, dict) else [metas.get(k, {}) for k in METAS]
+    if not all(isinstance(part, dict) for part in parts):
+        raise CheckpointError(f"{path}: file_path_metas or a part of it is not a mapping")
     return metas
 
 

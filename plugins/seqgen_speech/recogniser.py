@@ -76,7 +76,8 @@ class SpeechContext(Context):
 
     def times(self, row: int, count: int) -> Times:
         """[start, end] in seconds of each of a row's `count` tokens."""
-        assert self.frames_B is not None and self.alphas_BT is not None
+        assert self.frames_B is not None
+        assert self.alphas_BT is not None
         assert self.peaks_BT is not None
         frames = int(self.frames_B[row]) * self.upsample + (self.upsample == 1)
         alphas = self.alphas_BT[row, :frames].float().cpu().numpy()
@@ -171,7 +172,8 @@ class SanmBackbone(nn.Module):
         cache: Cache | None,
         context: Context | None,
     ) -> Tensor:
-        assert context is not None and context.states_BTD is not None
+        assert context is not None
+        assert context.states_BTD is not None
         batch, frames, _ = context.states_BTD.shape
         lengths_B = torch.full((batch,), x_BRD.shape[1], device=x_BRD.device)
         if view is not None and view.key_valid_BK is not None:
@@ -222,7 +224,7 @@ def load_recogniser(path: Path) -> Recogniser:
         if not inside.is_file():
             raise CheckpointError(
                 f"{path} holds no speech model",
-                why="there is neither model.safetensors (ours) nor config.yaml with model.pt (FunASR)",
+                why="no model.safetensors (ours), no config.yaml with model.pt (FunASR)",
                 fix="give the folder of a finished training or of a FunASR Paraformer",
             )
         path = inside
@@ -272,4 +274,3 @@ def _tied(model: Recogniser, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if model.masked is None or _TIED[1] not in state:
         return {}
     return {_TIED[0]: state[_TIED[1]]}
-

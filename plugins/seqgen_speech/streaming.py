@@ -116,7 +116,12 @@ class ParaformerStream:
     @torch.inference_mode()
     def finish(self) -> StreamedTokens:
         """The last tokens. The stream must not be used afterwards."""
-        return self._run(iter([self._features.finish()]), final=True)
+        rest_TF = self._features.finish()
+        # The padded end may complete a chunk; the last window then holds what it looked ahead at.
+        whole = [rest_TF] if len(rest_TF) == self.config.chunk else []
+        first = self._run(iter(whole), final=False)
+        last = self._run(iter([rest_TF[len(rest_TF) :] if whole else rest_TF]), final=True)
+        return StreamedTokens(*(torch.cat(pair) for pair in zip(first, last, strict=True)))
 
     def _run(self, chunks: Iterator[Tensor], *, final: bool) -> StreamedTokens:
         parts = [self._window(chunk_TF[None], final=final) for chunk_TF in chunks]

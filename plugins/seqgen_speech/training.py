@@ -60,7 +60,7 @@ class SpeechTraining:
     lfr_n: int = field(default=6, metadata={"help": "frames of 10 ms a step"})
     sampling_ratio: float = field(default=0.5, metadata={"help": "of the glancing sampler"})
     ctc_weight: float = field(
-        default=0.05, metadata={"help": "share of CTC (a sum over tokens) in the token loss (a mean)"}
+        default=0.05, metadata={"help": "share of CTC (a sum) in the token loss (a mean)"}
     )
     label_smoothing: float = field(default=0.1, metadata={"help": "label smoothing"})
     masked_weight: float = field(default=1.0, metadata={"help": "weight of the masked decoder"})
@@ -75,7 +75,7 @@ class SpeechTraining:
         default=16000, metadata={"help": "synthetic sentences (needs flite); 0 for none"}
     )
     cache: str = field(
-        default="", metadata={"help": "folder of the synthetic speech; default: in the run's folder"}
+        default="", metadata={"help": "folder of the synthetic speech; default: the run's"}
     )
 
 
@@ -129,9 +129,7 @@ class SpeechTask:
 class SpeechRun:
     """One training."""
 
-    def __init__(
-        self, options: SpeechTraining, corpus: Corpus, *, seed: int, folder: Path
-    ) -> None:
+    def __init__(self, options: SpeechTraining, corpus: Corpus, *, seed: int, folder: Path) -> None:
         self.options, self.corpus, self.seed = options, corpus, seed
         rank = int(os.environ.get("RANK", "0"))
         synthetic = None
@@ -170,11 +168,11 @@ class SpeechRun:
             label_smoothing=options.label_smoothing,
             ctc_weight=options.ctc_weight,
         )
-        self.orders: tuple[tuple[str, Order, Noise], ...] = (
-            ("ar", Raster(), Noise(1.0, 1.0, weighting="none")),
-            ("blocks4", Blocks(4), Noise(0.3, 1.0, weighting="none")),
-            ("whole", Whole(), Noise(0.3, 1.0, weighting="none")),
-            ("blocks8", Blocks(8), Noise(0.3, 1.0, weighting="none")),
+        self.orders: tuple[tuple[Order, Noise], ...] = (
+            (Raster(), Noise(1.0, 1.0, weighting="none")),
+            (Blocks(4), Noise(0.3, 1.0, weighting="none")),
+            (Whole(), Noise(0.3, 1.0, weighting="none")),
+            (Blocks(8), Noise(0.3, 1.0, weighting="none")),
         )
 
     def batch(self, step: int, rank: int, world: int) -> Batch:
@@ -199,7 +197,7 @@ class SpeechRun:
         )
         if model.masked is None or not options.masked_weight:
             return parts
-        name, order, noise = self.orders[step % len(self.orders)]
+        order, noise = self.orders[step % len(self.orders)]
         filled, valid = self._slots(targets, target_lengths, order)
         cif = model.paraformer.predict(context.states_BTD, lengths, target_lengths)
         room = max(0, filled.shape[1] - cif.embeddings_BND.shape[1])
@@ -216,9 +214,7 @@ class SpeechRun:
         loss = parts["loss"] + options.masked_weight * masked
         return {**parts, "loss": loss, "masked": masked.detach()}
 
-    def _slots(
-        self, targets_BN: Tensor, lengths_B: Tensor, order: Order
-    ) -> tuple[Tensor, Tensor]:
+    def _slots(self, targets_BN: Tensor, lengths_B: Tensor, order: Order) -> tuple[Tensor, Tensor]:
         """Slots of the masked decoder: the text, then end tokens to the end of its last block.
 
         One block over everything is decoded with a given length, so there the text stands alone.
@@ -324,5 +320,3 @@ def _configuration(options: SpeechTraining, vocabulary: int) -> RecogniserConfig
 def _progress(done: int, total: int) -> None:
     if done == total or done % 500 == 0:
         print(f"synthetic speech: {done} of {total} sentences", file=sys.stderr, flush=True)
-
-

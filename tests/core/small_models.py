@@ -46,9 +46,7 @@ def small_model(
     )
     head = CategoricalHead(WIDTH, VOCABULARY)
     head.weight.data *= sharpness
-    return SequenceModel(
-        inputs=inputs, backbone=Transformer(config), head=head, mask=mask
-    ).eval()
+    return SequenceModel(inputs=inputs, backbone=Transformer(config), head=head, mask=mask).eval()
 
 
 def random_context(seed: int, batch: int, *, ragged: bool = False) -> Context:

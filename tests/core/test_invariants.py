@@ -8,6 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import (
+    VOCABULARY,
+    canvas_of,
+    random_context,
+    random_prompts,
+    row_of,
+    small_model,
+)
 
 from seqgen.attention import MaskView
 from seqgen.canvas import Canvas
@@ -19,17 +27,10 @@ from seqgen.loop import Recipe, decode
 from seqgen.masks import NOISY, BlockCausal, Causal, NoisyClean, SlotInfo, Window
 from seqgen.model import SequenceModel
 from seqgen.orders import Blocks, Order, Raster, Whole
-from small_models import (
-    VOCABULARY,
-    canvas_of,
-    random_context,
-    random_prompts,
-    row_of,
-    small_model,
-)
 
 SEEDS = st.integers(0, 10_000)
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=4)
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 REMASKING = st.sampled_from(
     ["sequential", "low_confidence_static", "low_confidence_dynamic", "entropy_bounded"]
 )
@@ -88,7 +89,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(
 
 
 @quick
-@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), steps=st.integers(1, 5), seed=SEEDS)
+@given(lengths=LENGTHS, steps=st.integers(1, 5), seed=SEEDS)
 def test_rows_of_given_lengths_equal_the_rows_alone(
     lengths: list[int], steps: int, seed: int
 ) -> None:
@@ -226,7 +227,7 @@ def test_same_seed_same_sample_and_another_seed_another(seed: int, batch: int) -
 def test_one_pass_training_logits_equal_decode_logits(
     order: Order, batch: int, length: int, cross: bool, seed: int
 ) -> None:
-    """Everything noisy masked: the first pass of each group of a decode that is forced to targets."""
+    """Everything masked: the first pass of each group of a decode forced to the targets."""
     model = small_model(seed=seed, cross=cross)
     context = random_context(seed, batch) if cross else None
     generator = torch.Generator().manual_seed(seed)

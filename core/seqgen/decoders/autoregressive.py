@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from seqgen.commits import All
 from seqgen.decoders.base import GroupDecoder
-from seqgen.logits import Sampling
+from seqgen.logits import GREEDY, Sampling
 from seqgen.loop import Recipe
 from seqgen.model import SequenceModel
 from seqgen.orders import Raster
@@ -26,7 +26,7 @@ class Autoregressive(GroupDecoder):
     """
 
     stop_ids: tuple[int, ...] = ()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     cached: bool = True
 
     def recipe(self, model: SequenceModel) -> Recipe:

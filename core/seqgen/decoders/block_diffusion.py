@@ -7,7 +7,7 @@ from typing import Literal
 
 from seqgen.commits import CommitRule, ConfidenceQuota, EntropyBound, Sequential, Threshold
 from seqgen.decoders.base import GroupDecoder
-from seqgen.logits import Sampling
+from seqgen.logits import GREEDY, Sampling
 from seqgen.loop import Recipe
 from seqgen.model import SequenceModel
 from seqgen.orders import Blocks
@@ -43,7 +43,7 @@ class BlockDiffusion(GroupDecoder):
     remasking: Remasking = "low_confidence_dynamic"
     threshold: float = 0.85
     entropy_bound: float = 0.35
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     stop_ids: tuple[int, ...] = ()
     cached: bool = True
     fused_commit: bool = True

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from seqgen.commits import All, CommitRule, ConfidenceQuota
 from seqgen.decoders.base import GroupDecoder
-from seqgen.logits import Sampling
+from seqgen.logits import GREEDY, Sampling
 from seqgen.loop import Recipe
 from seqgen.model import SequenceModel
 from seqgen.orders import Whole
@@ -26,7 +26,7 @@ class NonAutoregressive(GroupDecoder):
 
     steps: int = 1
     commit: CommitRule | None = None
-    sampling: Sampling = Sampling()
+    sampling: Sampling = GREEDY
     stop_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -35,6 +35,4 @@ class NonAutoregressive(GroupDecoder):
 
     def recipe(self, model: SequenceModel) -> Recipe:
         rule = self.commit or (All() if self.steps == 1 else ConfidenceQuota(self.steps))
-        return Recipe(
-            order=Whole(), commit=rule, sampling=self.sampling, stop_ids=self.stop_ids
-        )
+        return Recipe(order=Whole(), commit=rule, sampling=self.sampling, stop_ids=self.stop_ids)

@@ -37,6 +37,8 @@ class CategoricalHead(nn.Module):
         self.vocabulary = vocabulary
         self.label_smoothing = label_smoothing
         self.tied = tied is not None
+        self.weight: Tensor
+        self.bias: Tensor | None
         if tied is None:
             self.weight = nn.Parameter(torch.empty(vocabulary, width))
             nn.init.normal_(self.weight, std=width**-0.5)

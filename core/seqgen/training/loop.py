@@ -55,7 +55,8 @@ def fit(
     state_file = folder / "state.pt"
     if state_file.exists() and not resume:
         raise ConfigError(
-            f"{folder} already holds a training run", fix="add --resume to go on, or choose another folder"
+            f"{folder} already holds a training run",
+            fix="add --resume to go on, or choose another folder",
         )
     device = next(run.model.parameters()).device
     objective: nn.Module = _Objective(run, config.precision)
@@ -85,7 +86,7 @@ def fit(
         for part in range(config.accumulate):
             batch = run.batch(step * config.accumulate + part, rank, world)
             losses: dict[str, Tensor] = objective(batch, step)
-            (losses["loss"] / config.accumulate).backward()
+            torch.autograd.backward(losses["loss"] / config.accumulate)
         if config.clip:
             norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
             losses["gradient_norm"] = norm
@@ -145,11 +146,11 @@ class _Objective(nn.Module):
         super().__init__()
         self.model = run.model
         self.run = run
-        self.half = precision == "bfloat16"
+        self.autocast = precision == "bfloat16"
 
     def forward(self, batch: Any, step: int) -> dict[str, Tensor]:
         device = next(self.model.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.half):
+        with torch.autocast(device, torch.bfloat16, enabled=self.autocast):
             return self.run.losses(batch, step)
 
 
@@ -247,9 +248,7 @@ def _restore(
 class _Log:
     """JSON lines, one a report; lines beyond the resumed step are dropped."""
 
-    def __init__(
-        self, file: Path, report: Report | None, *, quiet: bool, keep_until: int
-    ) -> None:
+    def __init__(self, file: Path, report: Report | None, *, quiet: bool, keep_until: int) -> None:
         self.file, self.report, self.quiet = file, report, quiet
         self.lines: list[dict[str, Any]] = []
         if file.exists() and not quiet:

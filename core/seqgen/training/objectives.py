@@ -148,9 +148,7 @@ def _two_copies(
     valid = None if valid_BS is None else valid_BS.repeat(1, 2)
     view = MaskView(NoisyClean() & model.mask, info, info, valid)
     x = model.inputs.embed(torch.cat([noisy_BS, clean_BS], dim=1), slots, context)
-    hidden = model.backbone(
-        x, table.coordinates_SA[slots], view=view, cache=None, context=context
-    )
+    hidden = model.backbone(x, table.coordinates_SA[slots], view=view, cache=None, context=context)
     return hidden[:, :S]
 
 

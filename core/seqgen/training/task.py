@@ -31,9 +31,7 @@ class FitConfig:
     )
     beta2: float = field(default=0.98, metadata={"help": "AdamW beta2"})
     clip: float = field(default=1.0, metadata={"help": "greatest gradient norm; 0 for no clipping"})
-    ema: float = field(
-        default=0.0, metadata={"help": "decay of the averaged weights; 0 for none"}
-    )
+    ema: float = field(default=0.0, metadata={"help": "decay of the averaged weights; 0 for none"})
     precision: Literal["float32", "bfloat16"] = field(
         default="float32", metadata={"help": "of the forward pass; weights stay float32"}
     )
@@ -53,7 +51,7 @@ class TrainingRun(Protocol):
     model: nn.Module
 
     def batch(self, step: int, rank: int, world: int) -> Any:
-        """The batch of a step, a function of (seed, step, rank) alone, so that resuming is exact."""
+        """The batch of a step: a function of (seed, step, rank) alone, so resuming is exact."""
         ...
 
     def losses(self, batch: Any, step: int) -> dict[str, Tensor]:

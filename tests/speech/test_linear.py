@@ -1,0 +1,72 @@
+"""The fast dense layer equals the plain one, and never answers with old weights."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from seqgen_speech.linear import Linear, _available, pack
+
+
+@pytest.fixture
+def layer() -> Linear:
+    torch.manual_seed(0)
+    return Linear(20, 30)
+
+
+@pytest.mark.parametrize("shape", [(20,), (7, 20), (2, 5, 20), (2, 0, 20)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_equals_nn_linear(shape: tuple[int, ...], packed: bool, layer: Linear) -> None:
+    if packed:
+        pack(layer)
+    x = torch.randn(shape)
+    want = nn.functional.linear(x, layer.weight, layer.bias)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), want, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(layer.relu(x), want.relu(), atol=1e-5, rtol=1e-5)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), want, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_flow(layer: Linear) -> None:
+    pack(layer)
+    layer.relu(torch.randn(3, 20)).sum().backward()
+    assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("how", ["optimiser", "load_state_dict", "replace"])
+def test_changed_weights_are_noticed(how: str, layer: Linear) -> None:
+    pack(layer)
+    assert (layer._packed is not None) == _available()
+    if how == "optimiser":
+        layer(torch.randn(4, 20)).sum().backward()
+        torch.optim.SGD(layer.parameters(), lr=1.0).step()
+    elif how == "load_state_dict":
+        layer.load_state_dict(Linear(20, 30).state_dict())
+    else:
+        layer.weight = nn.Parameter(torch.randn(30, 20))
+    x = torch.randn(4, 20)
+    with torch.no_grad():
+        want = nn.functional.linear(x, layer.weight, layer.bias)
+        torch.testing.assert_close(layer(x), want, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_layers_can_be_copied_and_pickled(layer: Linear) -> None:
+    pack(layer)
+    x = torch.randn(4, 20)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(other(x), layer(x))
+        assert other._packed is None
+    assert set(layer.state_dict()) == {"weight", "bias"}
+
+
+def test_other_types_use_the_plain_layer(layer: Linear) -> None:
+    pack(layer)
+    double = layer.double()
+    x = torch.randn(4, 20, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.equal(double(x), nn.functional.linear(x, double.weight, double.bias))
