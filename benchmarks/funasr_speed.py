@@ -64,7 +64,7 @@ def make_pair(size: str) -> tuple[Callable, Callable]:
     from funasr import AutoModel
 
     from seqgen_speech.funasr import model_configuration
-    from seqgen_speech.linear import pack
+    from seqgen.linear import pack
     from seqgen_speech.paraformer import Paraformer
 
     with tempfile.TemporaryDirectory() as folder:

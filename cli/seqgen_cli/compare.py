@@ -9,7 +9,7 @@ import click
 from seqgen.errors import UsageError
 from seqgen_cli.console import Bar, note
 from seqgen_cli.evaluate import make_runner
-from seqgen_cli.job import Request, check_decoder, job_options, resolve
+from seqgen_cli.job import Request, job_options, named_decoders, resolve
 from seqgen_cli.plugin_command import PluginCommand
 from seqgen_cli.score_tables import print_comparison
 
@@ -55,12 +55,7 @@ def command(
     from seqgen.scoring import compare
 
     job = resolve(request, decoder=None)
-    named = list(job.info.decoders) if decoders is None else decoders.split(",")
-    names = list(dict.fromkeys(name.strip() for name in named if name.strip()))
-    for name in names:
-        check_decoder(name, job.info)
-    if not names:
-        raise UsageError("no decoder to compare", fix="--decoders a,b")
+    names = named_decoders(decoders, job.info)
     picture = Path(output).expanduser()
     if not no_picture:
         _check_picture(picture)

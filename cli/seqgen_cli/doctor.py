@@ -105,10 +105,12 @@ def check_foreign_package() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
+    seen: set[str] = set()
     for requirement in _requirements():
         match = re.match(r"([A-Za-z0-9_.-]+)", requirement)
-        if match is None or match[0] == OWN_DISTRIBUTION:
-            continue
+        if match is None or match[0] == OWN_DISTRIBUTION or match[0] in seen:
+            continue  # the extra `all` repeats the others
+        seen.add(match[0])
         extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", requirement)
         try:
             yield Finding("ok", match[0], version(match[0]))
@@ -116,7 +118,7 @@ def check_packages() -> Iterator[Finding]:
             if extra is None:
                 fix = f"pip install --upgrade {OWN_DISTRIBUTION}"
                 yield Finding("fail", match[0], "is required and not installed", fix)
-            elif extra[1] != "all":
+            else:
                 fix = f"pip install '{OWN_DISTRIBUTION}[{extra[1]}]'"
                 detail = f"not installed; the extra {extra[1]!r} needs it"
                 yield Finding("note", match[0], detail, fix)

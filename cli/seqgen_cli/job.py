@@ -18,6 +18,8 @@ import click
 
 from seqgen import options as option_values
 from seqgen.errors import ConfigError, UsageError, did_you_mean
+from seqgen_cli.threads import HELP as THREADS_HELP
+from seqgen_cli.threads import use_threads
 
 if TYPE_CHECKING:
     from seqgen.domain import Domain, DomainInfo
@@ -103,8 +105,7 @@ class Job:
         """
         import torch
 
-        if threads is not None:
-            torch.set_num_threads(threads)
+        use_threads(threads)
         device = torch.device(resolve_device(self.device))
         # Results that must repeat to the byte want full precision unless the user says otherwise.
         dtype = getattr(torch, "float32" if self.dtype == "auto" else self.dtype)
@@ -147,7 +148,7 @@ _DECORATORS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N items only."
     ),
-    click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads."),
+    click.option("--threads", type=click.IntRange(min=1), metavar="N", help=THREADS_HELP),
     click.option("--debug", is_flag=True, help="Show tracebacks."),
 )
 
@@ -233,6 +234,21 @@ def check_decoder(name: str, info: DomainInfo) -> str:
             f"{info.name} has no decoder {name!r}", fix=did_you_mean(name, info.decoders)
         )
     return name
+
+
+def named_decoders(text: str | None, info: DomainInfo) -> list[str]:
+    """The decoders of `--decoders a,b`, each once; all of the domain if it is not given.
+
+    Raises:
+        UsageError: the domain has no such decoder, or none is named.
+    """
+    named = list(info.decoders) if text is None else text.split(",")
+    names = list(dict.fromkeys(name.strip() for name in named if name.strip()))
+    for name in names:
+        check_decoder(name, info)
+    if not names:
+        raise UsageError("--decoders names no decoder", fix="--decoders a,b")
+    return names
 
 
 def check_device(name: str) -> None:

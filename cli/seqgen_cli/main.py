@@ -10,6 +10,7 @@ missing or damaged, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -117,6 +118,8 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.MissingParameter) and _names(error.param, "plugin"):
+            click.echo("  fix: --plugin NAME; `seqgen plugins` lists the names", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -132,6 +135,8 @@ def run(arguments: Sequence[str]) -> int:
         return _report(str(error), error.exit_code, debug)
     except ModuleNotFoundError as error:
         return _report(_missing_package(error), 3, debug)
+    except OSError as error:
+        return _report(_file_trouble(error), 1 if error.errno in _MACHINE else 2, debug)
     except Exception as error:
         message = (
             f"an internal error: {type(error).__name__}: {error}\n"
@@ -152,6 +157,22 @@ def _report(message: str, exit_code: int, debug: bool) -> int:
         traceback.print_exc()
     click.echo(f"error: {message}", err=True)
     return exit_code
+
+
+def _names(parameter: click.Parameter | None, name: str) -> bool:
+    return parameter is not None and parameter.name == name
+
+
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENOMEM)
+"""What the machine ran out of; other errors of files mean that a wrong one was named."""
+
+
+def _file_trouble(error: OSError) -> str:
+    what = f"cannot use {error.filename}" if error.filename else "a file cannot be used"
+    fix = "check the path and who may read and write there"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "free some space; a run with -o OUT then goes on with --resume"
+    return f"{what}\n  why: {error.strerror or error}\n  fix: {fix}"
 
 
 def _import_command(name: str) -> click.Command:

@@ -16,6 +16,8 @@ from seqgen.errors import ConfigError, PluginError, UsageError, did_you_mean
 from seqgen_cli.console import note
 from seqgen_cli.job import check_device, resolve_device
 from seqgen_cli.plugin_command import PluginCommand, command_again, write_options
+from seqgen_cli.threads import HELP as THREADS_HELP
+from seqgen_cli.threads import use_threads
 
 if TYPE_CHECKING:
     from seqgen.training.task import FitConfig, TrainingTask
@@ -63,7 +65,7 @@ class TrainCommand(PluginCommand):
 )
 @click.option("--resume", is_flag=True, help="Go on from RUNDIR's last state.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="As for `run`.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help=THREADS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Log lines as JSON on stdout.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.pass_context
@@ -111,8 +113,7 @@ def command(
 
     from seqgen.training.loop import fit
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     torch.manual_seed(seed)
     run = task.start(
         options,

@@ -15,6 +15,7 @@ from seqgen.errors import UsageError
 from seqgen_cli.console import Bar, Failures, note
 from seqgen_cli.job import Job, Request, resolve_device
 from seqgen_cli.plugin_command import command_again
+from seqgen_cli.threads import default_threads
 
 if TYPE_CHECKING:
     from click import Context
@@ -145,7 +146,7 @@ class Work:
             "inputs": inputs_digest(self.entries),
             "shard": shard,
             "sources": list(job.sources),
-            "threads": self.request.threads,
+            "threads": self.request.threads or default_threads(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         if not (resume and target.manifest.exists()):

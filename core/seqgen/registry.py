@@ -191,7 +191,11 @@ class Registry:
                 fix="give the path of a .safetensors file or of a checkpoint folder, or one of: "
                 + (", ".join(known) or "none is known for this plugin"),
             )
-        raise UsageError(f"unknown model {name!r}", fix=did_you_mean(name, known))
+        raise UsageError(
+            f"unknown model {name!r}",
+            why="it is neither the name of a model nor a path that exists here",
+            fix=did_you_mean(name, known),
+        )
 
     def default_card(self, plugin: str) -> Card:
         """The model that `--plugin NAME` runs when none is named.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seqgen.attention import Backend, MaskView, attend
 from seqgen.cache import Cache
+from seqgen.linear import Linear
 from seqgen.model import Context
 
 
@@ -146,8 +147,8 @@ class _Block(nn.Module):
             self.cross_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
             self.cross = _CrossAttention(config)
         self.feed_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.feed_in = nn.Linear(config.width, 2 * config.feed_forward, bias=False)
-        self.feed_out = nn.Linear(config.feed_forward, config.width, bias=False)
+        self.feed_in = Linear(config.width, 2 * config.feed_forward, bias=False)
+        self.feed_out = Linear(config.feed_forward, config.width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.crosses = bool(config.context_width)
 
@@ -181,8 +182,8 @@ class _SelfAttention(nn.Module):
         super().__init__()
         self.config = config
         heads = config.heads + 2 * config.G
-        self.qkv = nn.Linear(config.width, heads * config.d, bias=False)
-        self.out = nn.Linear(config.heads * config.d, config.width, bias=False)
+        self.qkv = Linear(config.width, heads * config.d, bias=False)
+        self.out = Linear(config.heads * config.d, config.width, bias=False)
         if config.qk_norm:
             self.q_norm = nn.RMSNorm(config.d, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(config.d, eps=config.norm_eps)
@@ -213,9 +214,9 @@ class _CrossAttention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.query = nn.Linear(config.width, config.heads * config.d, bias=False)
-        self.key_value = nn.Linear(config.context_width, 2 * config.G * config.d, bias=False)
-        self.out = nn.Linear(config.heads * config.d, config.width, bias=False)
+        self.query = Linear(config.width, config.heads * config.d, bias=False)
+        self.key_value = Linear(config.context_width, 2 * config.G * config.d, bias=False)
+        self.out = Linear(config.heads * config.d, config.width, bias=False)
 
     def keys_values(self, states_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the context, [B, G, T, d] each."""

@@ -256,7 +256,10 @@ def _soundfile() -> ModuleType:
 
 
 def _empty(name: str) -> InputError:
-    return InputError(f"{name} is empty (0 bytes)", fix="remove it or record it again")
+    fix = "remove it or record it again"
+    if name == "standard input":
+        fix = "pipe a recording into it: seqgen run --plugin speech - < FILE.wav"
+    return InputError(f"{name} is empty (0 bytes)", fix=fix)
 
 
 def _not_audio(head: bytes, name: str, cause: str) -> InputError:
@@ -274,8 +277,13 @@ def _not_audio(head: bytes, name: str, cause: str) -> InputError:
 
 def _not_finite(block_SC: np.ndarray, name: str, at: float) -> InputError:
     bad = int((~np.isfinite(block_SC)).any(axis=1).sum())
+    samples = (
+        "a sample that is not a finite number"
+        if bad == 1
+        else (f"{bad} samples that are not finite numbers")
+    )
     return InputError(
-        f"{name} holds {bad} samples that are not finite numbers (NaN or infinity)",
+        f"{name} holds {samples} (NaN or infinity)",
         why=f"found in the block that starts at {at:.1f} s; they would make all features NaN",
         fix="write the file again as 16-bit integers",
     )

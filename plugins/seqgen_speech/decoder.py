@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from seqgen.linear import Linear
 from seqgen_speech.encoder import EPS, FsmnMemory, attention, padding_mask
-from seqgen_speech.linear import Linear
 
 
 @dataclass(frozen=True, kw_only=True)

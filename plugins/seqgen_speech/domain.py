@@ -18,6 +18,7 @@ from seqgen.decoders.base import Generated
 from seqgen.decoders.block_diffusion import Remasking
 from seqgen.domain import Fields, Plan
 from seqgen.errors import UsageError
+from seqgen.linear import pack
 from seqgen.logits import LogitsProcessor, Sampling, TopK, TopP
 from seqgen.model import Context
 from seqgen.registry import Card
@@ -29,6 +30,7 @@ from seqgen_speech.manifests import References, SpeechItem, list_items
 from seqgen_speech.metrics import score
 from seqgen_speech.recogniser import Recogniser, SpeechContext, load_recogniser
 from seqgen_speech.segments import SegmentConfig, segments
+from seqgen_speech.streaming_decoder import StreamingDecoder
 from seqgen_speech.text import join_words
 
 
@@ -39,8 +41,13 @@ class SpeechOptions:
     temperature: float = field(
         default=0.0, metadata={"help": "0 takes the most probable token", "min": 0.0}
     )
-    top_k: int = field(default=0, metadata={"help": "sample from the k best tokens; 0 for all"})
-    top_p: float = field(default=1.0, metadata={"help": "sample from this much probability mass"})
+    top_k: int = field(
+        default=0, metadata={"help": "sample from the k best tokens; 0 for all", "min": 0}
+    )
+    top_p: float = field(
+        default=1.0,
+        metadata={"help": "sample from this much probability mass", "min": 0.01, "max": 1.0},
+    )
     steps: int = field(
         default=0,
         metadata={"help": "passes: of mask-predict (0: 4), of a block (0: its length)", "min": 0},
@@ -52,13 +59,24 @@ class SpeechOptions:
         default="low_confidence_dynamic", metadata={"help": "which tokens of a block are kept"}
     )
     threshold: float = field(
-        default=0.85, metadata={"help": "confidence that low_confidence_dynamic asks for"}
+        default=0.85,
+        metadata={
+            "help": "confidence that low_confidence_dynamic asks for",
+            "min": 0.0,
+            "max": 1.0,
+        },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "decode in chunks of 600 ms as they would arrive (paraformer only)"},
     )
     max_seconds: float = field(
-        default=20.0, metadata={"help": "longer audio is cut at silences into parts this long"}
+        default=20.0,
+        metadata={"help": "longer audio is cut at silences into parts this long", "min": 2.0},
     )
     min_silence: float = field(
-        default=0.6, metadata={"help": "seconds of silence at which long audio may be cut"}
+        default=0.6,
+        metadata={"help": "seconds of silence at which long audio may be cut", "min": 0.0},
     )
     allow_truncated: bool = field(
         default=False, metadata={"help": "decode what is left of a file whose end is missing"}
@@ -81,7 +99,10 @@ class SpeechDomain:
         return [str(files("seqgen_speech") / "assets" / "example.flac")]
 
     def build(self, card: Card, device: torch.device, dtype: torch.dtype) -> Recogniser:
-        return load_recogniser(local_files(card)[0]).to(device=device, dtype=dtype)
+        model = load_recogniser(local_files(card)[0]).to(device=device, dtype=dtype)
+        if device.type == "cpu":
+            pack(model)
+        return model
 
     def split(self, item: SpeechItem, options: SpeechOptions) -> Iterator[SpeechItem]:
         """The item's audio, whole or in parts cut at silences. Silence gives one empty part."""
@@ -115,6 +136,12 @@ class SpeechDomain:
     ) -> SpeechContext:
         device = model.front_end.shift.device
         waves = [torch.from_numpy(_wave(piece)).to(device) for piece in pieces]
+        if options.streaming:
+            return SpeechContext(
+                waves=waves,
+                vocabulary=model.tokens,
+                frame_seconds=model.config.front_end.step_seconds,
+            )
         features, lengths = model.front_end.features(waves)
         return model.listen(features.to(model.front_end.shift.dtype), lengths)
 
@@ -127,6 +154,8 @@ class SpeechDomain:
         seeds: Tensor,
     ) -> Plan:
         assert isinstance(context, SpeechContext)
+        if options.streaming:
+            return _streaming_plan(model, context, decoder, seeds)
         assert context.counts_B is not None
         sampling = _sampling(options)
         if decoder == "paraformer":
@@ -178,7 +207,9 @@ class SpeechDomain:
         assert isinstance(context, SpeechContext)
         assert context.vocabulary is not None
         vocabulary = context.vocabulary
-        limits = _limits(context).tolist()
+        limits = [generated.values.shape[1]] * len(pieces)
+        if context.frames_B is not None:
+            limits = _limits(context).tolist()
         confidences = generated.confidence_BS.tolist()
         outputs: list[Fields] = []
         for row, ids in enumerate(generated.sequences()):
@@ -267,6 +298,22 @@ def _canvas(counts_B: Tensor, seeds: Tensor) -> Canvas:
     size = int(counts_B.max())
     values = torch.zeros(len(counts_B), size, dtype=torch.int64, device=counts_B.device)
     return Canvas(values, length=counts_B, seeds=seeds)
+
+
+def _streaming_plan(model: Recogniser, context: SpeechContext, decoder: str, seeds: Tensor) -> Plan:
+    if decoder != "paraformer":
+        raise UsageError(
+            f"streaming works with the paraformer decoder, not with {decoder!r}",
+            fix="--decoder paraformer, or --set streaming=false",
+        )
+    if model.paraformer.config.predictor.version == "v1":
+        raise UsageError("streaming needs a V2 or V3 predictor; this model has a V1 one")
+    assert context.waves is not None
+    recipe = StreamingDecoder(model.paraformer, model.front_end, context.waves, fired=context.fired)
+    hop = model.config.front_end.hop_samples * model.config.front_end.lfr_n
+    frames = max(len(wave) for wave in context.waves) // hop + 2
+    values = torch.zeros(len(seeds), frames, dtype=torch.int64, device=context.waves[0].device)
+    return Plan(recipe, model.one_pass(), Canvas(values, seeds=seeds), context)
 
 
 def _limits(context: SpeechContext) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqgen_speech.linear import Linear
+from seqgen.linear import Linear
 
 EPS = 1e-12
 """Epsilon of every LayerNorm of the official models."""

@@ -12,7 +12,7 @@ Shapes: B batch, T frames, N tokens, D width, V vocabulary, F feature width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from seqgen_speech.features import FrontEnd, FrontEndConfig
 from seqgen_speech.funasr import is_funasr_folder, load_funasr
 from seqgen_speech.paraformer import Paraformer, ParaformerConfig
 from seqgen_speech.text import EOS, Tokens
-from seqgen_speech.timestamps import Times, firing_times, integration_times
+from seqgen_speech.timestamps import Times, fired_times, firing_times, integration_times
 
 KIND = "speech-recogniser"
 
@@ -63,6 +63,8 @@ class SpeechContext(Context):
         emits_end: whether one fire more than there are tokens is expected (`predictor_bias`).
         frame_seconds: duration of an encoder frame.
         vocabulary: turns ids into text.
+        waves: streaming: samples of each row, not yet encoded.
+        fired: streaming: filled by the decoder, the frame in which each token of a row fired.
     """
 
     frames_B: Tensor | None = None
@@ -73,9 +75,13 @@ class SpeechContext(Context):
     emits_end: bool = False
     frame_seconds: float = 0.06
     vocabulary: Tokens | None = None
+    waves: list[Tensor] | None = None
+    fired: list[list[int]] = field(default_factory=list)
 
     def times(self, row: int, count: int) -> Times:
         """[start, end] in seconds of each of a row's `count` tokens."""
+        if self.waves is not None:
+            return fired_times(self.fired[row][:count], step_seconds=self.frame_seconds)
         assert self.frames_B is not None
         assert self.alphas_BT is not None
         assert self.peaks_BT is not None

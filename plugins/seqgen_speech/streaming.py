@@ -306,7 +306,7 @@ def token_memory(
     layer: DecoderLayer, x_1ND: Tensor, remember: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """The first half of a decoder layer; `remember` puts kernel - 1 earlier inputs in front."""
-    t_1ND = layer.norm2(layer.feed_forward(layer.norm1(x_1ND)))
+    t_1ND: Tensor = layer.norm2(layer.feed_forward(layer.norm1(x_1ND)))
     memory: FsmnMemory = layer.self_attn.fsmn_block
     return x_1ND + memory.convolve(remember(t_1ND), left=0, right=0) + t_1ND
 

@@ -11,6 +11,8 @@ All arrays are one utterance: alphas [T], peaks [T], padding cut off, the tail f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -83,6 +85,18 @@ def integration_times(
     edges = np.interp(np.arange(count + 1), integral, np.arange(len(integral)))
     start = np.maximum(edges[:-1], edges[1:] - max_frames)
     return _seconds(start, edges[1:], step_seconds, float(len(alphas_T)))
+
+
+def fired_times(
+    frames: Sequence[int],
+    *,
+    step_seconds: float = STEP_SECONDS,
+    max_frames: float = MAX_TOKEN_FRAMES,
+) -> Times:
+    """Streaming: a token ends with the frame in which it fires and starts after the last fire."""
+    end = np.asarray(frames, dtype=np.float64) + 1
+    start = np.maximum(np.concatenate([[0.0], end[:-1]])[: len(end)], end - max_frames)
+    return _seconds(start, end, step_seconds, np.inf)
 
 
 def _fires_scaled(alphas_T: NDArray[np.float64], fires: int) -> NDArray[np.intp]:

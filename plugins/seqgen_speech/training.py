@@ -199,6 +199,7 @@ class SpeechRun:
             return parts
         order, noise = self.orders[step % len(self.orders)]
         filled, valid = self._slots(targets, target_lengths, order)
+        assert context.states_BTD is not None
         cif = model.paraformer.predict(context.states_BTD, lengths, target_lengths)
         room = max(0, filled.shape[1] - cif.embeddings_BND.shape[1])
         given = nn.functional.pad(cif.embeddings_BND, (0, 0, 0, room))
@@ -257,7 +258,8 @@ class SpeechRun:
         if model.masked is not None:
             context = model.listen(features, lengths)
             assert context.given_BSD is not None
-            slots = int(max(batch.target_lengths_B.max(), context.given_BSD.shape[1])) + 10
+            longest = max(int(batch.target_lengths_B.max()), context.given_BSD.shape[1])
+            slots = longest + 10
             given = nn.functional.pad(
                 context.given_BSD, (0, 0, 0, slots - context.given_BSD.shape[1])
             )

@@ -124,9 +124,7 @@ def test_cuts_of_a_prompt_cover_its_text(data: Path) -> None:
         assert all(a["stop"] == b["start"] for a, b in pairwise(rows))
 
 
-def test_development_set_is_a_pair_of_manifests(
-    data: Path, corpus: Corpus, tmp_path: Path
-) -> None:
+def test_development_set_is_a_pair_of_manifests(data: Path, corpus: Corpus, tmp_path: Path) -> None:
     prompts, digits = write_development_set(data, tmp_path, seed=1, strings=12)
     items = list(list_items(str(prompts)))
     assert [item.reference for item in items] == [one.text for one in corpus.dev_prompts]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqgen.heads.base import Proposal, Request
+from seqgen.linear import linear
 from seqgen.logits import sample_from
 
 
@@ -57,7 +58,7 @@ class CategoricalHead(nn.Module):
 
     def logits(self, hidden_BQD: Tensor) -> Tensor:
         """Logits [B, Q, V]."""
-        return F.linear(hidden_BQD, self.weight[: self.vocabulary], self.bias)
+        return linear(hidden_BQD, self.weight[: self.vocabulary], self.bias)
 
     def propose(self, hidden_BQD: Tensor, request: Request) -> Proposal:
         """Propose by argmax or by sampling, as `request.sampling` says."""

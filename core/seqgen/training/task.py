@@ -42,13 +42,12 @@ class FitConfig:
 
 
 class TrainingRun(Protocol):
-    """One training, made by a task: a model, its batches and its losses.
+    """One training, made by a task: a model, its batches and its losses."""
 
-    Attributes:
-        model: the module whose parameters are trained.
-    """
-
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """The module whose parameters are trained."""
+        ...
 
     def batch(self, step: int, rank: int, world: int) -> Any:
         """The batch of a step: a function of (seed, step, rank) alone, so resuming is exact."""

@@ -1,9 +1,9 @@
-"""Dense layers that run on oneDNN where nothing needs a gradient.
+"""Dense layers that run on oneDNN.
 
 For float32 on a CPU, `F.linear` calls MKL, which uses half of the vector width of AMD processors;
-oneDNN uses all of it on any make and applies the relu on the way out. The operator is the one
-that `torch.compile` emits; where it is missing, or a gradient is wanted, `F.linear` is used. Both
-compute in full float32.
+oneDNN uses all of it on any make and applies the relu on the way out. The operator is the one that
+`torch.compile` emits; `F.linear` is used where it is missing, and for other devices and types.
+Both compute in full float32.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class Linear(nn.Linear):
@@ -31,7 +32,7 @@ class Linear(nn.Linear):
         return linear(input, self._weight(input), self.bias, relu=True)
 
     def _weight(self, x: Tensor) -> Tensor:
-        if self._packed is None or not _fast_path(x, self.weight):
+        if self._packed is None or torch.is_grad_enabled() or not _fast_path(x, self.weight):
             return self.weight
         address, version, packed = self._packed
         if address == self.weight.data_ptr() and version == self.weight._version:
@@ -61,18 +62,48 @@ def pack(model: nn.Module) -> None:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False) -> Tensor:
     """`F.linear`, followed by a relu if asked for."""
-    if _fast_path(x, weight):
-        then = "relu" if relu else "none"
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "")
-        return out
-    out = F.linear(x, weight, bias)
-    return F.relu(out, inplace=True) if relu else out
+    if not _fast_path(x, weight):
+        out = F.linear(x, weight, bias)
+        return F.relu(out, inplace=True) if relu else out
+    if not torch.is_grad_enabled():
+        return _product(x, weight, bias, relu=relu)
+    out = _Dense.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return F.relu(out) if relu else out
+
+
+class _Dense(torch.autograd.Function):
+    """x W^T + b with all three products of the backward pass on oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        rows = grad.reshape(-1, grad.shape[-1])
+        if ctx.needs_input_grad[0]:
+            grad_x = _product(grad.contiguous(), weight.t().contiguous(), None)
+        if ctx.needs_input_grad[1]:
+            columns = x.reshape(-1, x.shape[-1]).t().contiguous()
+            grad_weight = _product(rows.t().contiguous(), columns, None)
+        if ctx.needs_input_grad[2]:
+            grad_bias = rows.sum(0)
+        return grad_x, grad_weight, grad_bias
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False) -> Tensor:
+    then = "relu" if relu else "none"
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "")
+    return out
 
 
 def _fast_path(x: Tensor, weight: Tensor) -> bool:
     return (
-        not torch.is_grad_enabled()
-        and x.device.type == weight.device.type == "cpu"
+        x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
@@ -86,9 +117,10 @@ def _available() -> bool:
     """Whether the operator exists in this build of torch and gives the right result."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    x, weight, bias = torch.rand(2, 3), torch.rand(4, 3), torch.rand(4)
+    x, weight, bias = torch.ones(2, 3), torch.eye(4)[:, :3], -torch.arange(4.0) / 2
     try:
-        out = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
+        with torch.no_grad():
+            out = _product(x, weight, bias, relu=True)
     except (AttributeError, RuntimeError):
         return False
     return torch.allclose(out, F.linear(x, weight, bias).relu(), atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqgen_speech.linear import Linear, _available, pack
+from seqgen.linear import Linear, _available, pack
 
 
 @pytest.fixture
@@ -32,10 +32,33 @@ def test_equals_nn_linear(shape: tuple[int, ...], packed: bool, layer: Linear) -
         torch.testing.assert_close(layer(x), want, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_flow(layer: Linear) -> None:
-    pack(layer)
-    layer.relu(torch.randn(3, 20)).sum().backward()
-    assert layer.weight.grad is not None
+@pytest.mark.parametrize("shape", [(20,), (7, 20), (2, 5, 20)])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_equal_nn_linears(shape: tuple[int, ...], relu: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    fast = Linear(20, 30, bias=bias)
+    pack(fast)
+    plain = nn.Linear(20, 30, bias=bias)
+    plain.load_state_dict(fast.state_dict())
+    x_fast = torch.randn(shape, requires_grad=True)
+    x_plain = x_fast.detach().clone().requires_grad_()
+    slope = torch.randn(*shape[:-1], 30)
+    got = fast.relu(x_fast) if relu else fast(x_fast)
+    want = plain(x_plain).relu() if relu else plain(x_plain)
+    (got * slope).sum().backward()
+    (want * slope).sum().backward()
+    torch.testing.assert_close(x_fast.grad, x_plain.grad, atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(fast.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_frozen_weights_get_no_gradient(layer: Linear) -> None:
+    layer.requires_grad_(False)
+    x = torch.randn(3, 20, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert layer.weight.grad is None
 
 
 @pytest.mark.parametrize("how", ["optimiser", "load_state_dict", "replace"])

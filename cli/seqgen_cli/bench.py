@@ -1,0 +1,176 @@
+"""`seqgen bench`: the speed of decoders, side by side on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from seqgen.errors import InputError, UsageError
+from seqgen_cli.console import Failures, note
+from seqgen_cli.job import Job, Request, job_options, named_decoders, resolve
+from seqgen_cli.plugin_command import PluginCommand
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from seqgen.batching import Entry
+
+EPILOG = """\b
+Examples:
+  seqgen bench --plugin speech
+  seqgen bench --plugin speech dev/ --limit 20 --batch-size 1 --decoders ar,paraformer
+  seqgen bench --plugin speech dev/ --json -o speed.json
+
+Everything is read before it is timed. The decoders take turns; the figures are medians, in
+milliseconds for all inputs together: `condition` is the work before the decoding loop (an encoder),
+`decode` is the loop. Quality is what `seqgen compare` measures.
+"""
+
+CONDITION = "\0condition"
+"""Key of the calls that are no decoder's."""
+
+
+@click.command(cls=PluginCommand, epilog=EPILOG)
+@job_options
+@click.option("--decoders", metavar="A,B,C", help="Which decoders.  [default: all of the plugin]")
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Measured rounds; the median counts.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    request: Request, decoders: str | None, repeats: int, output: str | None, as_json: bool
+) -> None:
+    """Measure how fast decoders are on INPUTs, with one CPU thread unless --threads says more.
+
+    Prints processor and wall time of the conditioning and of each decoder's loop, forward passes
+    and tokens a second. Without INPUT the plugin's example is used.
+    """
+    from seqgen.benchmark import print_result, result, write_result
+
+    job = resolve(request, decoder=None)
+    names = named_decoders(decoders, job.info)
+    if job.is_example:
+        note(f"no INPUT given: measuring on the example shipped with {job.plugin}")
+    model = job.build(request.threads or 1)
+    failures = Failures(debug=request.debug)
+    batches = list(_batches(job, failures))
+    if not batches:
+        raise InputError("nothing to measure: no input could be read")
+    outcome = result("bench", _measure(job, model, names, batches, repeats))
+    if output is not None:
+        write_result(outcome, Path(output).expanduser())
+    if as_json:
+        from seqgen_cli.tables import print_json
+
+        print_json({"plugin": job.plugin, "model": job.card.name, **outcome})
+    else:
+        print_result(outcome)
+    if failures.count:
+        raise SystemExit(1)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Pieces that are decoded together, and the seeds of their rows."""
+
+    pieces: tuple[Any, ...]
+    seeds_B: Tensor
+    context: Any = None
+
+
+def _batches(job: Job, failures: Failures) -> Iterator[_Work]:
+    """All pieces of all inputs, read, of like size together."""
+    import torch
+
+    from seqgen.batching import list_entries
+    from seqgen.seeds import item_seed
+
+    entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)
+    pieces = sorted(
+        ((entry.id, piece) for entry in entries for piece in _pieces(job, entry, failures)),
+        key=lambda pair: pair[1].size,
+    )
+    for start in range(0, len(pieces), job.batch_size):
+        part = pieces[start : start + job.batch_size]
+        seeds = torch.tensor([item_seed(job.seed, name) for name, _ in part], dtype=torch.int64)
+        yield _Work(tuple(piece for _, piece in part), seeds)
+
+
+def _pieces(job: Job, entry: Entry[Any], failures: Failures) -> list[Any]:
+    from seqgen.batching import is_fatal
+
+    try:
+        if entry.item is None:
+            raise InputError(entry.reason)
+        return list(job.domain.split(entry.item, job.options))
+    except Exception as error:
+        if is_fatal(error):
+            raise
+        failures(entry, error)
+        return []
+
+
+def _measure(
+    job: Job, model: Any, names: Sequence[str], batches: Sequence[_Work], repeats: int
+) -> list[dict[str, Any]]:
+    """A row a decoder."""
+    import torch
+
+    from seqgen.benchmark import interleaved
+
+    def condition() -> list[_Work]:
+        with torch.inference_mode():
+            made = [
+                replace(work, context=job.domain.condition(model, work.pieces, job.options))
+                for work in batches
+            ]
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return made
+
+    ready = condition()
+    counts: dict[str, tuple[int, int]] = {}
+
+    def decode(name: str) -> None:
+        forwards = tokens = 0
+        with torch.inference_mode():
+            for work in ready:
+                plan = job.domain.plan(model, work.context, name, job.options, work.seeds_B)
+                made = plan.run()
+                forwards += made.forwards
+                # Reading the lengths waits for the device.
+                tokens += int((made.length_B - made.prompt_B).sum())
+        counts[name] = (forwards, tokens)
+
+    calls: dict[str, Callable[[], object]] = {CONDITION: condition}
+    calls |= {name: partial(decode, name) for name in names}
+    times = interleaved(calls, repeats=repeats)
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        forwards, tokens = counts[name]
+        seconds = times[name].wall_ms / 1e3
+        rows.append(
+            {
+                "case": name,
+                "pieces": sum(len(work.pieces) for work in batches),
+                "tokens": tokens,
+                "forwards": forwards,
+                "condition_cpu_ms": times[CONDITION].cpu_ms,
+                "condition_wall_ms": times[CONDITION].wall_ms,
+                "decode_cpu_ms": times[name].cpu_ms,
+                "decode_wall_ms": times[name].wall_ms,
+                "tokens_per_second": tokens / seconds if seconds > 0 else 0.0,
+            }
+        )
+    return rows
