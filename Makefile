@@ -44,7 +44,7 @@ peers: setup  ## install peers in environments of their own and compare with the
 	$(BIN)/python -m pytest -m peer tests/parity
 
 bench: setup  ## measure speed side by side
-	$(BIN)/seqgen bench --plugin speech
+	$(BIN)/python benchmarks/run_all.py
 
 gpu-test: setup  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -15,10 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +24,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import yaml
+
+from seqgen.benchmark import interleaved, print_result, result, write_result
 
 VOCABULARY = 8404
 SIZES = {
@@ -53,18 +52,29 @@ def main() -> None:
             texts = {name: call() for name, call in calls.items()}
             if texts["ours_ms"] != texts["peer_ms"]:
                 raise SystemExit(f"{size}, {seconds} s: the texts differ: {texts}")
-            times = interleaved(calls, arguments.repeats)
-            rows.append({"case": f"{size} {seconds} s", **times, "tokens": len(texts["ours_ms"])})
-            rows[-1]["ratio"] = times["peer_ms"] / times["ours_ms"]
-    report(rows, arguments.json)
+            times = interleaved(calls, repeats=arguments.repeats)
+            ours, theirs = times["ours_ms"].cpu_ms, times["peer_ms"].cpu_ms
+            rows.append(
+                {
+                    "case": f"{size} {seconds} s",
+                    "tokens": len(texts["ours_ms"]),
+                    "ours_ms": ours,
+                    "peer_ms": theirs,
+                    "ratio": theirs / ours,
+                }
+            )
+    outcome = result("funasr_speed", rows)
+    print_result(outcome)
+    if arguments.json:
+        write_result(outcome, arguments.json)
 
 
 def make_pair(size: str) -> tuple[Callable, Callable]:
     """(FunASR, ours) as functions from features [1, T, 560] to text."""
     from funasr import AutoModel
 
-    from seqgen_speech.funasr import model_configuration
     from seqgen.linear import pack
+    from seqgen_speech.funasr import model_configuration
     from seqgen_speech.paraformer import Paraformer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -140,32 +150,6 @@ def configuration(*, width: int, ffn: int, encoder: int, decoder: int) -> dict:
         "frontend_conf": {"lfr_m": 7, "lfr_n": 6, "n_mels": 80, "dither": 0.0},
         "tokenizer": "CharTokenizer",
     }
-
-
-def interleaved(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Median CPU milliseconds of each call; the calls take turns."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            if turn:  # the first turn warms up
-                samples[name].append((time.process_time() - start) * 1e3)
-    return {name: statistics.median(values) for name, values in samples.items()}
-
-
-def report(rows: list[dict], path: Path | None) -> None:
-    """Print the table; write the JSON."""
-    print(f"{'case':14}{'tokens':>8}{'ours ms':>10}{'FunASR ms':>11}{'ratio':>8}")
-    for row in rows:
-        print(
-            f"{row['case']:14}{row['tokens']:8}{row['ours_ms']:10.1f}"
-            f"{row['peer_ms']:11.1f}{row['ratio']:8.2f}"
-        )
-    machine = f"{platform.machine()}, 1 thread, torch {torch.__version__}"
-    result = {"benchmark": "funasr_speed", "machine": machine, "rows": rows}
-    if path:
-        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from seqgen.training.task import FitConfig, TrainingTask
 
 SETTINGS_FILE = "settings.json"
-MAY_CHANGE = ("steps", "log_every", "validate_every", "save_every")
+MAY_CHANGE = ("steps", "stop", "log_every", "validate_every", "save_every")
 """Fit options that may differ when a training is resumed."""
 
 EPILOG = """\b
@@ -64,6 +64,9 @@ class TrainCommand(PluginCommand):
     "--steps", type=click.IntRange(min=1), metavar="N", help="Optimiser steps (--set steps=N)."
 )
 @click.option("--resume", is_flag=True, help="Go on from RUNDIR's last state.")
+@click.option(
+    "--allow-changes", is_flag=True, help="Resume with other settings; they are noted in RUNDIR."
+)
 @click.option("--device", default="auto", show_default=True, metavar="D", help="As for `run`.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help=THREADS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Log lines as JSON on stdout.")
@@ -79,6 +82,7 @@ def command(
     seed: int,
     steps: int | None,
     resume: bool,
+    allow_changes: bool,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -107,7 +111,7 @@ def command(
         "options": option_values.to_json(options),
         "fit": option_values.to_json(fit_config),
     }
-    _keep_settings(folder, settings, resume=resume)
+    _keep_settings(folder, settings, resume=resume, allow_changes=allow_changes)
 
     import torch
 
@@ -188,8 +192,13 @@ def _preset(task: TrainingTask, name: str | None, plugin: str) -> tuple[str, tup
     return name, task.presets[name]
 
 
-def _keep_settings(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-    """Write what determines the training beside it; when resuming, compare."""
+def _keep_settings(
+    folder: Path, settings: Mapping[str, Any], *, resume: bool, allow_changes: bool
+) -> None:
+    """Write what determines the training beside it; when resuming, compare.
+
+    Settings that were changed on the way are kept under `earlier`, the first ones first.
+    """
     from seqgen.journal import differences
 
     file = folder / SETTINGS_FILE
@@ -202,11 +211,15 @@ def _keep_settings(folder: Path, settings: Mapping[str, Any], *, resume: bool) -
         if file.exists():
             old = json.loads(file.read_text(encoding="utf-8"))
             found = differences(_comparable(old), _comparable(settings))
-            if found:
+            if found and allow_changes:
+                note(f"resuming with other settings: {'; '.join(found)}")
+                past = old.pop("earlier", [])
+                settings = {**settings, "earlier": [*past, old]}
+            elif found:
                 raise UsageError(
                     f"cannot resume {folder}: this training is configured differently",
                     why="; ".join(found),
-                    fix="repeat its settings, or choose another folder",
+                    fix="repeat its settings, add --allow-changes, or choose another folder",
                 )
     elif resume:
         note(f"nothing to resume in {folder}: starting")
@@ -218,7 +231,7 @@ def _keep_settings(folder: Path, settings: Mapping[str, Any], *, resume: bool) -
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     fit = {name: value for name, value in settings["fit"].items() if name not in MAY_CHANGE}
     # where the data lie may change (another mount); what they are, the plugin checks
-    return {**{k: v for k, v in settings.items() if k != "data"}, "fit": fit}
+    return {**{k: v for k, v in settings.items() if k not in ("data", "earlier")}, "fit": fit}
 
 
 def _local_device(device: str) -> str:

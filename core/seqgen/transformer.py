@@ -132,10 +132,11 @@ class Transformer(nn.Module):
             yield block
 
     def _rotation(self, coordinates_BRA: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine [B or 1, 1, R, d/2] of the rotary angles; axes share the head width."""
+        """Cosine and signed sine [B or 1, 1, R, d] of the rotary angles; axes share the width."""
         angles = coordinates_BRA[..., None].float() * self.frequencies
         angles = angles.flatten(-2)[:, None]
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
 
 
 class _Block(nn.Module):
@@ -255,6 +256,6 @@ def _frequencies(config: TransformerConfig) -> Tensor:
 
 
 def _rotate(x_BHRd: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    # (a, b) -> (a cos - b sin, b cos + a sin); the sign lies in the sine, so a roll swaps a and b.
     cos, sin = rotation
-    first, second = x_BHRd.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.addcmul(x_BHRd * cos, x_BHRd.roll(x_BHRd.shape[-1] // 2, -1), sin)

@@ -55,7 +55,7 @@ class SpeechTraining:
     decoder_layers: int = field(default=2, metadata={"help": "Paraformer decoder layers"})
     masked_layers: int = field(default=2, metadata={"help": "layers of the masked decoder"})
     heads: int = field(default=4, metadata={"help": "attention heads"})
-    dropout: float = field(default=0.1, metadata={"help": "dropout"})
+    dropout: float = field(default=0.05, metadata={"help": "dropout"})
     vocabulary: int = field(default=400, metadata={"help": "byte-pair pieces"})
     lfr_n: int = field(default=6, metadata={"help": "frames of 10 ms a step"})
     sampling_ratio: float = field(default=0.5, metadata={"help": "of the glancing sampler"})
@@ -69,6 +69,9 @@ class SpeechTraining:
     prompts: float = field(default=0.4, metadata={"help": "share of recorded prompts"})
     digits: float = field(
         default=0.2, metadata={"help": "share of spoken digits; the rest is synthetic"}
+    )
+    augment: float = field(
+        default=0.4, metadata={"help": "strength of the augmentation; 0 for none", "min": 0.0}
     )
     batch_seconds: float = field(default=40.0, metadata={"help": "audio a batch"})
     synthetic: int = field(
@@ -86,7 +89,7 @@ class SpeechTask:
         "tiny": (
             SpeechTraining(),
             FitConfig(
-                steps=16000,
+                steps=13500,
                 lr=1.5e-3,
                 warmup=400,
                 ema=0.999,
@@ -157,7 +160,7 @@ class SpeechRun:
             digits=options.digits,
             synthetic=1 - options.prompts - options.digits,
             pool=16,
-            augment=AugmentConfig(level=(-40.0, -14.0), room=0.1, tilt=0.2, noise=0.3),
+            augment=_augmentation(options.augment),
         )
         front_end = self.model.front_end
         self.batches = SpeechBatches(corpus, synthetic, self.model.tokens, front_end, config)
@@ -289,6 +292,19 @@ class SpeechRun:
         shift, scale = estimate_cmvn(frames())
         front_end.shift.copy_(shift)
         front_end.scale.copy_(scale)
+
+
+def _augmentation(strength: float) -> AugmentConfig:
+    """The augmentation of the presets, its probabilities and ranges scaled."""
+    return AugmentConfig(
+        noise=min(1.0, 0.3 * strength),
+        telephone=min(1.0, 0.1 * strength),
+        room=min(1.0, 0.1 * strength),
+        tilt=min(1.0, 0.2 * strength),
+        level=(-26.0 - 14.0 * strength, -14.0),
+        mel_width=round(12 * strength),
+        time_share=0.04 * strength,
+    )
 
 
 def _configuration(options: SpeechTraining, vocabulary: int) -> RecogniserConfig:

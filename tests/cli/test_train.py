@@ -65,3 +65,14 @@ def test_help_lists_presets_and_settings(seqgen: Seqgen) -> None:
     out = seqgen("train", "--plugin", "toy", "--help").out
     for expected in ("quick", "wide", "60 steps", "weight_decay=float", "width=int >= 1"):
         assert expected in out
+
+
+def test_settings_may_change_on_the_way_if_asked(seqgen: Seqgen, tmp_path: Path) -> None:
+    assert seqgen(*QUICK, "-o", "run", "--set", "stop=30").code == 0
+    changes = ("--resume", "--allow-changes", "--set", "lr=0.05")
+    done = seqgen(*QUICK, "-o", "run", *changes)
+    assert done.code == 0, done.err
+    assert json.loads(done.out.splitlines()[-1])["step"] == 60
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert settings["fit"]["lr"] == 0.05
+    assert [past["fit"]["lr"] for past in settings["earlier"]] == [0.1]

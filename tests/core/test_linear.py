@@ -12,6 +12,11 @@ from torch import nn
 from seqgen.linear import Linear, _available, pack
 
 
+@pytest.fixture(autouse=True)
+def _fast_path_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqgen.linear._ENOUGH", 1)
+
+
 @pytest.fixture
 def layer() -> Linear:
     torch.manual_seed(0)

@@ -54,12 +54,9 @@ def walk(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     for block in blocks(PAGE):
         if block.language == "diff":
             (folder / "change.diff").write_text(block.text)
-            tool = ["patch", "-p1"] if shutil.which("patch") else ["git", "apply"]
-            command = [*tool, "-i", "../change.diff"] if tool[0] == "patch" else [
-                *tool, "../change.diff"
-            ]  # fmt: skip
+            tool = ["patch", "-p1", "-i"] if shutil.which("patch") else ["git", "apply"]
             done = subprocess.run(
-                command, cwd=folder / "seqgen-mine", env=env, capture_output=True, text=True
+                [*tool, "../change.diff"], cwd=folder / "seqgen-mine", capture_output=True, text=True
             )
             assert done.returncode == 0, done.stdout + done.stderr
         if block.language != "sh":

@@ -79,7 +79,8 @@ def fit(
     since = 0
     result: dict[str, Any] = {}
     run.model.train()
-    while step < config.steps:
+    last = min(config.stop or config.steps, config.steps)
+    while step < last:
         rate = learning_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -100,7 +101,7 @@ def fit(
             totals[name] = totals.get(name, 0.0) + float(value.detach())
         minutes = (spent + time.monotonic() - started) / 60
         # Early figures: a wrong set-up shows in the first minute, not at the first full interval.
-        if step % config.log_every == 0 or step in (1, 5, 10, 20) or step == config.steps:
+        if step % config.log_every == 0 or step in (1, 5, 10, 20) or step == last:
             means = {name: total / since for name, total in totals.items()}
             if not math.isfinite(means["loss"]):
                 raise SeqgenError(
@@ -110,12 +111,12 @@ def fit(
                 )
             log.write({"step": step, "minutes": minutes, "lr": rate, **means})
             totals, since = {}, 0
-        if step % config.validate_every == 0 or step == config.steps:
+        if step % config.validate_every == 0 or step == last:
             with _evaluating(run.model, average):
                 metrics = run.validate() if rank == 0 else {}
             result = {"step": step, "minutes": minutes, **metrics}
             log.write({"validation": True, **result})
-        if rank == 0 and (step % config.save_every == 0 or step == config.steps):
+        if rank == 0 and (step % config.save_every == 0 or step == last):
             _save(state_file, run.model, optimizer, average, step, minutes * 60)
     if rank == 0:
         with _evaluating(run.model, average):

@@ -18,6 +18,9 @@ class FitConfig:
     """
 
     steps: int = field(default=1000, metadata={"help": "optimiser steps"})
+    stop: int = field(
+        default=0, metadata={"help": "stop after this many steps of the schedule; 0 for all"}
+    )
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
     schedule: Literal["linear", "cosine", "constant"] = field(
         default="linear", metadata={"help": "decay of the learning rate after the warm-up"}

@@ -1,0 +1,212 @@
+"""Writes the parts of the documentation that come from the code, and checks that they are fresh.
+
+    python docs/make_reference.py            rewrite them
+    python docs/make_reference.py --check    exit with 1 if a page is not up to date
+
+A page marks such a part with `<!-- generated: NAME -->` and `<!-- end: NAME -->`; NAME is a function
+of this file. Figures of models live in `registry.yaml` only.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+
+_PART = re.compile(
+    r"(?P<head><!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end: (?P=name) -->)", re.DOTALL
+)
+
+SAMPLE_ROW: Mapping[str, Any] = {
+    "id": "calls/monday",
+    "status": "ok",
+    "decoder": "paraformer",
+    "model": "my-model",
+    "seconds": None,
+    "text": "good morning press one",
+    "tokens": ["good", "morning", "press", "one"],
+    "times": [[0.24, 0.48], [0.48, 0.96], [1.74, 2.1], [2.1, 2.46]],
+    "confidences": [0.9871, 0.9912, 0.8734, 0.9967],
+    "audio_seconds": 2.9,
+}
+"""Written by hand, to show the formats; no model said this."""
+
+
+def render(page: str) -> str:
+    """A page with its generated parts made anew."""
+    return _PART.sub(lambda match: match["head"] + PARTS[match["name"]]() + match["tail"], page)
+
+
+def commands() -> str:
+    """The help text of every command, as a terminal of 80 columns shows it."""
+    import click
+    from seqgen.errors import PluginError
+    from seqgen_cli.main import COMMANDS, cli
+
+    def sections(command: click.Command, name: str, parent: click.Context | None) -> Iterator[str]:
+        settings = {**command.context_settings, "terminal_width": 80, "max_content_width": 80}
+        context = click.Context(command, parent, name, **settings)
+        help_text = command.get_help(context).rstrip()
+        yield f"### `{context.command_path}`\n\n```text\n{help_text}\n```\n"
+        if not isinstance(command, click.Group):
+            return
+        for child_name in COMMANDS if command is cli else command.list_commands(context):
+            try:
+                child = command.get_command(context, child_name)
+            except PluginError as error:
+                print(f"left out: {error.what}", file=sys.stderr)
+                continue
+            assert child is not None
+            yield from sections(child, child_name, context)
+
+    return "\n" + "\n".join(sections(cli, "seqgen", None)) + "\n"
+
+
+def speech_decoders() -> str:
+    """The decoders of the speech plugin, from its `DomainInfo`."""
+    info = _speech_info()
+    rows = [
+        (f"`{name}`{' (default)' if name == info.default_decoder else ''}", summary)
+        for name, summary in info.decoders.items()
+    ]
+    return _table(("--decoder", "how it decodes"), rows)
+
+
+def speech_options() -> str:
+    """The options of the speech plugin, from its dataclass."""
+    from seqgen.options import describe
+    from seqgen.plugins import Plugins
+
+    rows = [
+        (f"`{line.name}`", line.type.replace("|", ", "), f"`{line.default}`", line.help)
+        for line in describe(Plugins().domain("speech").options)
+    ]
+    return _table(("--set", "value", "default", "meaning"), rows)
+
+
+def speech_formats() -> str:
+    """A sample of each format."""
+    import json
+
+    from seqgen_speech.formats import to_srt, to_textgrid, to_txt, to_vtt
+
+    row = SAMPLE_ROW
+    samples = {
+        "jsonl": json.dumps(row, ensure_ascii=False),
+        "txt": to_txt([row]),
+        "srt": to_srt(row),
+        "vtt": to_vtt(row),
+        "textgrid": to_textgrid(row),
+    }
+    assert list(samples) == list(_speech_info().formats)
+    parts = [f"\n`{name}`:\n\n```text\n{text.rstrip()}\n```\n" for name, text in samples.items()]
+    return "".join(parts) + "\n"
+
+
+def speech_training() -> str:
+    """Presets and options of `seqgen train --plugin speech`."""
+    from seqgen.options import describe
+    from seqgen.plugins import Plugins
+
+    presets = Plugins().domain("speech").training().presets
+    table = _table(
+        ("--preset", "steps", "learning rate"),
+        [(f"`{name}`", f"{fit.steps}", f"{fit.lr:g}") for name, (_, fit) in presets.items()],
+    )
+    options, _ = next(iter(presets.values()))
+    rows = [(f"`{line.name}`", f"`{line.default}`", line.help) for line in describe(type(options))]
+    return table + "\n" + _table(("--set", "default", "meaning"), rows)
+
+
+def speech_figures() -> str:
+    """The measured figures of the speech models, from `registry.yaml`."""
+    cards = [card for card in _own_cards() if card.plugin == "speech" and card.metrics]
+    if not cards:
+        return "\nNo card of this plugin states figures yet.\n\n"
+    return "".join(f"\n`{card.name}`:\n{_figures(card.metrics)}" for card in cards)
+
+
+def models() -> str:
+    """The cards of `registry.yaml`."""
+    rows = [
+        (f"`{card.name}`", card.plugin, card.status, card.licence.weights or "-", card.summary)
+        for card in _own_cards()
+    ]
+    return _table(("model", "plugin", "status", "licence of the weights", "what it is"), rows)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "commands": commands,
+    "speech-decoders": speech_decoders,
+    "speech-options": speech_options,
+    "speech-formats": speech_formats,
+    "speech-training": speech_training,
+    "speech-figures": speech_figures,
+    "models": models,
+}
+
+
+def _speech_info() -> Any:
+    from seqgen.plugins import Plugins
+
+    return Plugins().info("speech")
+
+
+def _own_cards() -> list[Any]:
+    from seqgen.registry import Registry
+
+    return list(Registry.from_files([DOCS.parent / "registry.yaml"]).models.values())
+
+
+def _figures(metrics: Mapping[str, Any]) -> str:
+    """Plain figures as rows; a mapping (decoder -> figure, say) spreads over columns."""
+    nested = {name: value for name, value in metrics.items() if isinstance(value, Mapping)}
+    plain = {name: value for name, value in metrics.items() if name not in nested}
+    text = ""
+    if nested:
+        columns = list(dict.fromkeys(key for value in nested.values() for key in value))
+        rows = [
+            (name, *(_number(value.get(column, "-")) for column in columns))
+            for name, value in nested.items()
+        ]
+        text += _table(("", *columns), rows)
+    if plain:
+        text += _table(("", "figure"), [(name, _number(value)) for name, value in plain.items()])
+    return text
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    cells = (" | ".join(str(cell).replace("|", "\\|") for cell in line) for line in lines)
+    return "\n" + "".join(f"| {line} |\n" for line in cells) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rewrite or check all pages."""
+    stale = []
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        fresh = render(text)
+        # Blanks do not count: releases of click break lines a little differently.
+        if fresh.split() != text.split():
+            stale.append(page)
+            if "--check" not in arguments:
+                page.write_text(fresh, encoding="utf-8")
+    for page in stale:
+        print(f"{page.name} {'is not up to date' if '--check' in arguments else 'rewritten'}")
+    if stale and "--check" in arguments:
+        print("fix: python docs/make_reference.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
