@@ -100,7 +100,8 @@ def autoregressive(model: SequenceModel, tokens: int) -> list[int]:
 def core_model_loop(model: SequenceModel, tokens: int) -> list[int]:
     """The core's transformer and cache, without canvas, orders, masks and rules."""
     backbone, inputs, head = model.backbone, model.inputs, model.head
-    assert isinstance(inputs, ShiftedInputs) and isinstance(head, CategoricalHead)
+    assert isinstance(inputs, ShiftedInputs)
+    assert isinstance(head, CategoricalHead)
     cache = backbone.new_cache(1, tokens)
     assert cache is not None
     token = torch.tensor([[inputs.start_id]])
@@ -123,7 +124,7 @@ def plain_loop(model: SequenceModel, tokens: int) -> list[int]:
     """The same computation with nothing general in it."""
     c = model.backbone.config
     H, d, half = c.heads, c.d, c.d // 2
-    w = {name: value for name, value in model.backbone.named_parameters()}
+    w = dict(model.backbone.named_parameters())
     table = model.inputs.embedding.weight
     out_weight = model.head.weight
     angles = torch.arange(tokens)[:, None] * model.backbone.frequencies
@@ -187,7 +188,9 @@ def transformers_call(layers: int, width: int, heads: int, tokens: int) -> Calla
 
     @torch.inference_mode()
     def call() -> object:
-        made = peer.generate(start, attention_mask=torch.ones_like(start), generation_config=settings)
+        made = peer.generate(
+            start, attention_mask=torch.ones_like(start), generation_config=settings
+        )
         assert made.shape[1] == tokens + 1
         return made
 

@@ -37,10 +37,14 @@ class Panel:
 def decode(written: str) -> list[Panel]:
     """Decode one date with four decoders."""
     import torch
+
     from seqgen.decoders import Autoregressive, BlockDiffusion, NonAutoregressive
 
     sys.path.insert(0, str(ROOT / "cli" / "seqgen_cli" / "template"))
-    from seqgen_myplugin.model import LENGTH, WRITES, empty_canvas, load_model
+    try:
+        from seqgen_myplugin.model import LENGTH, WRITES, empty_canvas, load_model
+    finally:
+        sys.path.pop(0)
 
     torch.set_num_threads(1)
     weights = ROOT / "cli/seqgen_cli/template/seqgen_myplugin/assets/model.safetensors"

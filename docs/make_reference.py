@@ -3,22 +3,25 @@
     python docs/make_reference.py            rewrite them
     python docs/make_reference.py --check    exit with 1 if a page is not up to date
 
-A page marks such a part with `<!-- generated: NAME -->` and `<!-- end: NAME -->`; NAME is a function
-of this file. Figures of models live in `registry.yaml` only.
+A page marks such a part with `<!-- generated: NAME -->` and `<!-- end: NAME -->`; NAME is a key
+of `PARTS`. Figures of models live in `registry.yaml` only.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 
 _PART = re.compile(
-    r"(?P<head><!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end: (?P=name) -->)", re.DOTALL
+    r"(?P<head><!-- generated: (?P<name>[\w-]+) -->\n).*?(?P<tail><!-- end: (?P=name) -->)",
+    re.DOTALL,
 )
 
 SAMPLE_ROW: Mapping[str, Any] = {
@@ -44,6 +47,7 @@ def render(page: str) -> str:
 def commands() -> str:
     """The help text of every command, as a terminal of 80 columns shows it."""
     import click
+
     from seqgen.errors import PluginError
     from seqgen_cli.main import COMMANDS, cli
 
@@ -198,6 +202,8 @@ def main(arguments: Sequence[str]) -> int:
         # Blanks do not count: releases of click break lines a little differently.
         if fresh.split() != text.split():
             stale.append(page)
+            changes = difflib.unified_diff(text.splitlines(), fresh.splitlines(), n=0, lineterm="")
+            print("\n".join(islice(changes, 12)))
             if "--check" not in arguments:
                 page.write_text(fresh, encoding="utf-8")
     for page in stale:

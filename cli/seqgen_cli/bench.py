@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seqgen.errors import InputError, UsageError
+from seqgen.errors import InputError
 from seqgen_cli.console import Failures, note
 from seqgen_cli.job import Job, Request, job_options, named_decoders, resolve
 from seqgen_cli.plugin_command import PluginCommand

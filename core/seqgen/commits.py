@@ -10,12 +10,21 @@ Shapes: B rows, Q slots of the group.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from seqgen.heads.base import Proposal
+
+Ties = Literal["earliest", "topk"]
+"""Which of equally confident slots go first.
+
+`earliest`: the slots in their sequence. `topk`: whatever `torch.topk` returns, as in SDAR's
+generate.py and JetEngine. That order is unspecified: it depends on the device and on the width of
+the group, so that a row whose last block is not full may come out differently in a batch. It
+matters where ties are common: `top_k=1` makes every confidence 1 there.
+"""
 
 
 class CommitRule(Protocol):
@@ -78,12 +87,13 @@ class ConfidenceQuota:
     """
 
     steps: int
+    ties: Ties = "earliest"
 
     def __call__(
         self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
     ) -> Tensor:
-        rank = _rank(proposal.confidence_BQ, open_BQ)
-        return open_BQ & (rank < quota(size_B, self.steps, refinement)[:, None])
+        count_B = quota(size_B, self.steps, refinement)
+        return _best(proposal.confidence_BQ, open_BQ, count_B, self.ties)
 
     def passes(self, size: int, opened: int) -> tuple[int, int]:
         return _quota_passes(size, opened, self.steps)
@@ -95,13 +105,14 @@ class Threshold:
 
     steps: int
     threshold: float
+    ties: Ties = "earliest"
 
     def __call__(
         self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
     ) -> Tensor:
         sure_BQ = open_BQ & (proposal.confidence_BQ > self.threshold)
         count_B = quota(size_B, self.steps, refinement)
-        best_BQ = open_BQ & (_rank(proposal.confidence_BQ, open_BQ) < count_B[:, None])
+        best_BQ = _best(proposal.confidence_BQ, open_BQ, count_B, self.ties)
         return torch.where((sure_BQ.sum(dim=1) >= count_B)[:, None], sure_BQ, best_BQ)
 
     def passes(self, size: int, opened: int) -> tuple[int, int]:
@@ -151,6 +162,17 @@ def _quota_passes(size: int, opened: int, steps: int) -> tuple[int, int]:
         total += share + (count < more)
         count += 1
     return count, count
+
+
+def _best(score_BQ: Tensor, open_BQ: Tensor, count_B: Tensor, ties: Ties) -> Tensor:
+    """The `count_B` open slots of highest score, or all open ones if there are fewer."""
+    if ties == "earliest":
+        return open_BQ & (_rank(score_BQ, open_BQ) < count_B[:, None])
+    # topk is not a prefix of a larger topk where scores tie, so k is what the fullest row needs.
+    most = min(int(count_B.max()), score_BQ.shape[1])
+    best = torch.where(open_BQ, score_BQ, -torch.inf).topk(most, dim=1).indices
+    wanted = torch.arange(most, device=best.device) < count_B[:, None]
+    return open_BQ & torch.zeros_like(open_BQ).scatter(1, best, wanted)
 
 
 def _rank(score_BQ: Tensor, open_BQ: Tensor) -> Tensor:

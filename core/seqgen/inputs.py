@@ -25,9 +25,11 @@ class Inputs(Protocol):
         settles_open: whether the row of an open slot is final once it is fed, because it does not
             hold the slot's own value. Then its key and value are cached in that pass; otherwise a
             decided slot is fed once more, together with the next group.
+        first_slot: the first slot that is fed; the values of those before it must be given.
     """
 
     settles_open: bool
+    first_slot: int
 
     def __call__(
         self, canvas: Canvas, slots_BR: Tensor, valid_BR: Tensor | None, context: Context | None
@@ -37,14 +39,20 @@ class Inputs(Protocol):
 
 
 class ShiftedInputs(nn.Module):
-    """At slot s enters the value of slot s - 1, at slot 0 a start token. For raster order only."""
+    """At slot s enters the value of slot s - 1, at slot 0 a start token. For raster order only.
+
+    Args:
+        start_id: the start token. None for models that have none (Qwen3): then slot 0 is never fed
+            and a prompt must give its value.
+    """
 
     settles_open = True
 
-    def __init__(self, embedding: nn.Embedding, *, start_id: int) -> None:
+    def __init__(self, embedding: nn.Embedding, *, start_id: int | None) -> None:
         super().__init__()
         self.embedding = embedding
         self.start_id = start_id
+        self.first_slot = 1 if start_id is None else 0
 
     def forward(
         self,
@@ -54,7 +62,9 @@ class ShiftedInputs(nn.Module):
         context: Context | None = None,
     ) -> Tensor:
         ids = canvas.take((slots_BR - 1).clamp(min=0))
-        return self.embed(torch.where(slots_BR == 0, self.start_id, ids))
+        if self.start_id is not None:
+            ids = torch.where(slots_BR == 0, self.start_id, ids)
+        return self.embed(ids)
 
     def embed(self, ids_BR: Tensor) -> Tensor:
         x: Tensor = self.embedding(ids_BR)
@@ -76,6 +86,7 @@ class MaskedInputs(nn.Module):
     """
 
     settles_open = False
+    first_slot = 0
 
     def __init__(
         self,
@@ -122,6 +133,7 @@ class GivenInputs(nn.Module):
     """At a slot enters the embedding that the context gives for it (`Context.given_BSD`)."""
 
     settles_open = True
+    first_slot = 0
 
     def forward(
         self,

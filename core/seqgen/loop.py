@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from seqgen.cache import Cache
 from seqgen.canvas import Canvas
 from seqgen.commits import CommitRule
+from seqgen.errors import InputError
 from seqgen.events import Event
 from seqgen.heads.base import Request
 from seqgen.inputs import ShiftedInputs
@@ -36,6 +38,8 @@ class Recipe:
         commit: which proposals stand.
         sampling: how values are chosen.
         stop_ids: values that end a row.
+        quota_over: what a commit rule's quota divides: all slots of the `group` (SDAR), or those
+            that are `open` when the group is reached, so that known slots do not count.
         cached: keep keys and values of closed groups; False feeds everything in every pass.
         fused_commit: write the keys and values of a closed group in the next group's first pass;
             False spends a pass of its own, as the published SDAR loop does. Same output.
@@ -47,6 +51,7 @@ class Recipe:
     commit: CommitRule
     sampling: Sampling = GREEDY
     stop_ids: tuple[int, ...] = ()
+    quota_over: Literal["group", "open"] = "group"
     cached: bool = True
     fused_commit: bool = True
     check_every: int = 0
@@ -60,6 +65,12 @@ def decode(
     table = recipe.order.table(canvas.slots, canvas.device)
     if isinstance(model.inputs, ShiftedInputs) and table.widest > 1:
         raise ValueError("shifted inputs need raster order: one slot a group")
+    if canvas.min_prompt < model.inputs.first_slot:
+        raise InputError(
+            "the prompt is empty",
+            why="this model has no start token, so it cannot propose the first value",
+            fix=f"give at least {model.inputs.first_slot} value of every row",
+        )
     if context is not None:
         context = model.backbone.prepare(context)
     feed = _Feed(model, canvas, table, context, cached=recipe.cached)
@@ -71,8 +82,8 @@ def decode(
         if feed.must_settle_apart or not recipe.fused_commit:
             forward += feed.settle_pending()
         open_BQ = canvas.open_at(step.slots_BQ, step.valid_BQ)
-        size_B = _sizes(step, canvas)
-        fewest, most = _passes(step, canvas, table, recipe.commit)
+        size_B = open_BQ.sum(dim=1) if recipe.quota_over == "open" else _sizes(step, canvas)
+        fewest, most = _passes(step, canvas, table, recipe)
         for refinement in range(most):
             hidden_BQD = feed.forward(step)
             proposal = model.head.propose(
@@ -125,14 +136,15 @@ class _Feed:
                 canvas.batch * model.branches, canvas.slots + scratch
             )
         prompt, valid = closed_prompt(table, canvas)
-        self.first_group = 0
+        first = model.inputs.first_slot
+        self.first_group = table.starts.index(first)
         """Uniform rows: the first group that is not in the cache."""
         self.next_group = 0 if ragged else table.starts.index(prompt.shape[1])
         """Uniform rows: the group after the last decided one."""
         self.chunks: list[tuple[Tensor, Tensor | None]] = []
         """Ragged rows: decided slots that are not in the cache."""
-        if ragged and prompt.shape[1]:
-            self.chunks.append((prompt, valid))
+        if ragged and prompt.shape[1] > first:
+            self.chunks.append((prompt[:, first:], None if valid is None else valid[:, first:]))
 
     @property
     def must_settle_apart(self) -> bool:
@@ -236,14 +248,15 @@ def _sizes(step: Step, canvas: Canvas) -> Tensor:
     return step.valid_BQ.sum(dim=1).expand(canvas.batch)
 
 
-def _passes(step: Step, canvas: Canvas, table: OrderTable, rule: CommitRule) -> tuple[int, int]:
+def _passes(step: Step, canvas: Canvas, table: OrderTable, recipe: Recipe) -> tuple[int, int]:
     """How many passes the group needs at least and at most."""
-    size = step.slots_BQ.shape[1]
+    size, rule = step.slots_BQ.shape[1], recipe.commit
     prompt = canvas.uniform_prompt
     if step.group is None or prompt is None or step.valid_BQ is not None or canvas.has_given:
         return 1, max(rule.passes(size, size)[1], 1)
     known = min(size, max(0, prompt - table.starts[step.group])) if table.contiguous else 0
-    return rule.passes(size, size - known)
+    opened = size - known
+    return rule.passes(opened if recipe.quota_over == "open" else size, opened)
 
 
 def _stop_rows(canvas: Canvas, step: Step, stop: Tensor) -> None:

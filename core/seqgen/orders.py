@@ -152,17 +152,19 @@ def steps(table: OrderTable, canvas: Canvas) -> Iterator[Step]:
 
     _require_contiguous(table, "prompts of different lengths")
     starts = torch.tensor(table.starts, device=device)
-    first_B = table.group_S[canvas.prompt_B.clamp(max=table.group_S.numel() - 1)]
-    first = int(first_B.min())
+    total = table.group_S.numel()
+    first_B = table.group_S[canvas.prompt_B.clamp(max=total - 1)]
+    first_B = torch.where(canvas.prompt_B < total, first_B, table.groups)
     offset_Q = torch.arange(table.widest, device=device)
-    for index in range(last - first):
+    last_B = table.group_S[(canvas.limit_B - 1).clamp(min=0)] + 1
+    for index in range(int((last_B - first_B).max())):
         group_B = first_B + index
         begin_B = starts[group_B.clamp(max=table.groups)]
         end_B = starts[(group_B + 1).clamp(max=table.groups)]
         slots = begin_B[:, None] + offset_Q
         valid = (slots < end_B[:, None]) & (slots < canvas.limit_B[:, None])
         # Unused slots wrap around, so that no slot of a row is named twice.
-        yield Step(index, slots % table.group_S.numel(), valid)
+        yield Step(index, slots % total, valid)
 
 
 def closed_prompt(table: OrderTable, canvas: Canvas) -> tuple[Tensor, Tensor | None]:

@@ -1,5 +1,5 @@
 """The backbone: a pre-norm transformer with rotary positions, grouped-query attention, SwiGLU and
-optional cross-attention. With `qk_norm` and untied biases off it computes what Qwen3 computes.
+optional cross-attention. Without cross-attention it computes what Qwen3 does (`models/qwen3.py`).
 
 Shapes: B rows, R slots fed, D width, H query heads, G key/value heads, d head width, T context
 length, A coordinate axes.
@@ -81,7 +81,7 @@ class Transformer(nn.Module):
         self.config = config
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.register_buffer("frequencies", _frequencies(config), persistent=False)
+        self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
         # Residual branches start small, so that depth does not raise the variance (GPT-2).
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
@@ -248,7 +248,7 @@ class _CrossAttention(nn.Module):
         return out
 
 
-def _frequencies(config: TransformerConfig) -> Tensor:
+def rotary_frequencies(config: TransformerConfig) -> Tensor:
     """Rotary frequencies [A, d / 2 / A] (RoFormer, eq. 15), the head width shared by the axes."""
     half = config.d // 2 // config.axes
     exponent = torch.arange(half, dtype=torch.float32) / half

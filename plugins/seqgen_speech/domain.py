@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -100,6 +101,8 @@ class SpeechDomain:
 
     def build(self, card: Card, device: torch.device, dtype: torch.dtype) -> Recogniser:
         model = load_recogniser(local_files(card)[0]).to(device=device, dtype=dtype)
+        for note in model.notes:
+            logging.getLogger("seqgen").warning("note: %s", note)
         if device.type == "cpu":
             pack(model)
         return model

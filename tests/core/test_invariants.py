@@ -315,3 +315,17 @@ def test_block_causal_groups_of_one_are_causal() -> None:
     info = SlotInfo(group=index, position=index)
     same = BlockCausal()(info.column(), info.row()) == Causal()(info.column(), info.row())
     assert bool(same.all())
+
+
+def test_no_pass_is_spent_when_every_row_is_full() -> None:
+    """Rows with longer prompts end earlier; the passes are those of the longest generation."""
+    model, prompts = small_model(), random_prompts(0, [5, 3])
+    done = Autoregressive().generate(model, canvas_of(prompts, 8))
+    assert done.forwards == 8
+    assert [len(row) for row in done.sequences()] == [8, 8]
+
+
+@pytest.mark.parametrize("known", [0, 4])
+def test_mask_predict_takes_its_steps_whatever_is_given(known: int) -> None:
+    canvas = canvas_of(random_prompts(0, [known]), 8)
+    assert NonAutoregressive(steps=8).generate(small_model(), canvas).forwards == 8

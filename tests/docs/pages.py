@@ -56,5 +56,5 @@ def run_python(page: Path, found: list[Block]) -> dict[str, object]:
 
 
 def pages() -> list[Path]:
-    """Every page: the README, docs/ and the decisions."""
-    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    """Every page: those at the root, docs/ and the decisions."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]

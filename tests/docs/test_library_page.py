@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from pages import DOCS, blocks, run_python
 
 PAGE = DOCS / "library.md"

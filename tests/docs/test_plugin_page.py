@@ -15,7 +15,6 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-
 from pages import DOCS, blocks
 
 PAGE = DOCS / "plugin.md"
@@ -56,7 +55,10 @@ def walk(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             (folder / "change.diff").write_text(block.text)
             tool = ["patch", "-p1", "-i"] if shutil.which("patch") else ["git", "apply"]
             done = subprocess.run(
-                [*tool, "../change.diff"], cwd=folder / "seqgen-mine", capture_output=True, text=True
+                [*tool, "../change.diff"],
+                cwd=folder / "seqgen-mine",
+                capture_output=True,
+                text=True,
             )
             assert done.returncode == 0, done.stdout + done.stderr
         if block.language != "sh":
@@ -108,10 +110,16 @@ def test_tests_check_and_training_pass(walk: dict[str, str]) -> None:
 
 def test_the_page_quotes_what_is_written(walk: dict[str, str]) -> None:
     written = Path(walk["folder"]) / "seqgen-mine"
-    source = "\n".join(file.read_text() for file in written.rglob("*.py"))
-    for block in blocks(PAGE):
-        if block.language == "python":
-            assert block.text in source, f"line {block.line} quotes what is not there"
+    source = _stripped("\n".join(file.read_text() for file in written.rglob("*.py")))
+    quotes = [block for block in blocks(PAGE) if block.language == "python"]
+    assert quotes
+    for block in quotes:
+        assert _stripped(block.text) in source, f"line {block.line} quotes what is not there"
+
+
+def _stripped(text: str) -> str:
+    """Lines without their indentation."""
+    return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
 def test_nothing_of_it_stays_in_this_environment(walk: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Recognisers for the tests: random weights, made in a moment, complete with tokens and decoders."""
+"""Recognisers for the tests: random weights, tokens and all decoders, made in a moment."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+
 from fake_distributions import good_plugin, write_distribution
 from fake_distributions import seqgen as seqgen_process
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from seqgen.commits import CommitRule, ConfidenceQuota, EntropyBound, Sequential, Threshold
+from seqgen.commits import CommitRule, ConfidenceQuota, EntropyBound, Sequential, Threshold, Ties
 from seqgen.decoders.base import GroupDecoder
 from seqgen.logits import GREEDY, Sampling
 from seqgen.loop import Recipe
@@ -32,6 +32,7 @@ class BlockDiffusion(GroupDecoder):
             (rising entropy while the sum stays below `entropy_bound`).
         threshold: confidence of the dynamic strategy.
         entropy_bound: nats, of the entropy-bounded strategy.
+        ties: which of equally confident slots go first (`topk`: as SDAR's generate.py).
         sampling: greedy by default; `Sampling.confidence` chooses the definition of confidence.
         stop_ids: values that end a row.
         cached: False recomputes everything in every pass (for comparisons).
@@ -43,6 +44,7 @@ class BlockDiffusion(GroupDecoder):
     remasking: Remasking = "low_confidence_dynamic"
     threshold: float = 0.85
     entropy_bound: float = 0.35
+    ties: Ties = "earliest"
     sampling: Sampling = GREEDY
     stop_ids: tuple[int, ...] = ()
     cached: bool = True
@@ -59,8 +61,8 @@ class BlockDiffusion(GroupDecoder):
         steps = min(self.steps or self.block_length, self.block_length)
         rules: dict[str, CommitRule] = {
             "sequential": Sequential(steps),
-            "low_confidence_static": ConfidenceQuota(steps),
-            "low_confidence_dynamic": Threshold(steps, self.threshold),
+            "low_confidence_static": ConfidenceQuota(steps, self.ties),
+            "low_confidence_dynamic": Threshold(steps, self.threshold, self.ties),
             "entropy_bounded": EntropyBound(self.entropy_bound),
         }
         if self.remasking not in rules:

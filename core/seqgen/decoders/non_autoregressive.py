@@ -35,4 +35,10 @@ class NonAutoregressive(GroupDecoder):
 
     def recipe(self, model: SequenceModel) -> Recipe:
         rule = self.commit or (All() if self.steps == 1 else ConfidenceQuota(self.steps))
-        return Recipe(order=Whole(), commit=rule, sampling=self.sampling, stop_ids=self.stop_ids)
+        return Recipe(
+            order=Whole(),
+            commit=rule,
+            sampling=self.sampling,
+            stop_ids=self.stop_ids,
+            quota_over="open",
+        )

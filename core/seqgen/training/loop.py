@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from seqgen.errors import CheckpointError, ConfigError, SeqgenError
+from seqgen.seeds import item_seed
 from seqgen.training.task import FitConfig, TrainingRun
 
 Report = Callable[[dict[str, Any]], None]
@@ -42,7 +43,7 @@ def fit(
     Args:
         folder: where the state, the log and the curve are kept.
         resume: go on from `folder/state.pt`. The result equals an unbroken run's, since batches
-            are functions of the step and every random state is restored.
+            and random numbers are functions of the step.
         report: called with every line of the log (for progress on a terminal).
 
     Raises:
@@ -68,7 +69,6 @@ def fit(
         )
     optimizer = _optimizer(run.model, config)
     average = _Average(run.model, config.ema) if config.ema else None
-    torch.manual_seed(seed + rank)
     step, spent = 0, 0.0
     if resume and state_file.exists():
         step, spent = _restore(state_file, run.model, optimizer, average)
@@ -77,38 +77,42 @@ def fit(
     started = time.monotonic()
     totals: dict[str, float] = {}
     since = 0
-    result: dict[str, Any] = {}
+    result = log.last_validation()
     run.model.train()
     last = min(config.stop or config.steps, config.steps)
     while step < last:
         rate = learning_rate(config, step)
         for group in optimizer.param_groups:
             group["lr"] = rate
+        # Every step has its own seed: no random state has to be kept, on any device or process.
+        torch.manual_seed(item_seed(seed, f"step {step} rank {rank}"))
         for part in range(config.accumulate):
             batch = run.batch(step * config.accumulate + part, rank, world)
             losses: dict[str, Tensor] = objective(batch, step)
             torch.autograd.backward(losses["loss"] / config.accumulate)
+        figures = {name: float(value.detach()) for name, value in losses.items()}
+        if not math.isfinite(figures["loss"]):
+            # Before the weights are spoilt: what was saved last is good.
+            raise SeqgenError(
+                f"the loss is not finite at step {step + 1}",
+                why=f"the losses of this step: {figures}",
+                fix="lower the learning rate (--set lr=...), or look at the data of this step",
+            )
         if config.clip:
             norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
-            losses["gradient_norm"] = norm
+            figures["gradient_norm"] = float(norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if average is not None:
             average.update(run.model, step)
         step += 1
         since += 1
-        for name, value in losses.items():
-            totals[name] = totals.get(name, 0.0) + float(value.detach())
+        for name, figure in figures.items():
+            totals[name] = totals.get(name, 0.0) + figure
         minutes = (spent + time.monotonic() - started) / 60
         # Early figures: a wrong set-up shows in the first minute, not at the first full interval.
         if step % config.log_every == 0 or step in (1, 5, 10, 20) or step == last:
             means = {name: total / since for name, total in totals.items()}
-            if not math.isfinite(means["loss"]):
-                raise SeqgenError(
-                    f"the loss is not finite at step {step}",
-                    why=f"means since the last report: {means}",
-                    fix="lower the learning rate, or look at the data of these steps",
-                )
             log.write({"step": step, "minutes": minutes, "lr": rate, **means})
             totals, since = {}, 0
         if step % config.validate_every == 0 or step == last:
@@ -180,12 +184,9 @@ def _evaluating(model: nn.Module, average: _Average | None) -> Iterator[None]:
         kept = {k: v.detach().clone() for k, v in model.state_dict().items()}
         model.load_state_dict(average.weights)
     model.eval()
-    # Validation may draw random numbers; training must not notice.
-    random_state = torch.get_rng_state()
     try:
         yield
     finally:
-        torch.set_rng_state(random_state)
         if kept is not None:
             model.load_state_dict(kept)
         model.train()
@@ -220,7 +221,6 @@ def _save(
             "average": None if average is None else average.weights,
             "step": step,
             "seconds": seconds,
-            "random": torch.get_rng_state(),
         },
         temporary,
     )
@@ -236,7 +236,6 @@ def _restore(
         optimizer.load_state_dict(state["optimizer"])
         if average is not None and state["average"] is not None:
             average.weights = state["average"]
-        torch.set_rng_state(state["random"])
     except Exception as error:
         raise CheckpointError(
             f"{file} cannot be resumed",
@@ -266,6 +265,11 @@ class _Log:
             out.write(json.dumps(line) + "\n")
         if self.report is not None:
             self.report(line)
+
+    def last_validation(self) -> dict[str, Any]:
+        """What the run has validated last, of lines that an earlier process wrote."""
+        found = [line for line in self.lines if line.get("validation")]
+        return {k: v for k, v in found[-1].items() if k != "validation"} if found else {}
 
     def plot(self, file: Path) -> None:
         """Losses and validation metrics over steps."""

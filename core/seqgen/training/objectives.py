@@ -61,8 +61,14 @@ def teacher_forcing(
     """
     if not isinstance(model.inputs, ShiftedInputs):
         raise ValueError("teacher_forcing needs shifted inputs; use noisy_clean(order=Raster())")
-    start = torch.full_like(targets_BS[:, :1], model.inputs.start_id)
-    x = model.inputs.embed(torch.cat([start, targets_BS[:, :-1]], dim=1))
+    ids_BS, start_id = targets_BS[:, :-1], model.inputs.start_id
+    if start_id is None:  # the first value is always given and carries no loss
+        targets_BS = targets_BS[:, 1:]
+        valid_BS = None if valid_BS is None else valid_BS[:, 1:]
+        fixed_BS = None if fixed_BS is None else fixed_BS[:, 1:]
+    else:
+        ids_BS = torch.cat([torch.full_like(targets_BS[:, :1], start_id), ids_BS], dim=1)
+    x = model.inputs.embed(ids_BS)
     table = Raster().table(targets_BS.shape[1], targets_BS.device)
     hidden = _one_pass(model, x, table, valid_BS, context)
     scored = _scored(targets_BS, valid_BS, fixed_BS)

@@ -1,0 +1,188 @@
+"""A Hugging Face model folder: its JSON fields and its safetensors, in one file or in shards.
+
+Everything that does not fit is a `CheckpointError` that names the file, the field or the key in the
+words of the folder, before any weight is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from seqgen.errors import CheckpointError, PluginError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FLOATS = {"F64", "F32", "F16", "BF16"}
+"""Element types (safetensors' names) that are read; the others are quantised."""
+
+T = TypeVar("T")
+
+
+class Fields:
+    """Typed access to a JSON object, with errors that name the file and the field."""
+
+    def __init__(self, path: Path, values: dict[str, Any]) -> None:
+        self.path = path
+        self.values = values
+
+    @classmethod
+    def read(cls, path: Path) -> Fields:
+        """The object in a JSON file."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(f"no {path.name} in {path.parent}", why=str(error)) from error
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not JSON", why=str(error)) from error
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path} is not a JSON object")
+        return cls(path, values)
+
+    def get(self, name: str, kind: type[T], default: T | None = None) -> T:
+        """A field of a type (an int serves as a float); `default` where it is absent or null."""
+        value = self.values.get(name)
+        value = default if value is None else value
+        if value is None:
+            raise CheckpointError(f"{self.path} lacks the field {name!r}")
+        if kind is float and type(value) is int:
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise CheckpointError(f"{self.path}: {name} must be {kind.__name__}, not {value!r}")
+        return value
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """A whole number of at least 1."""
+        value = self.get(name, int, default)
+        if value < 1:
+            raise CheckpointError(f"{self.path}: {name} must be at least 1, not {value}")
+        return value
+
+    def require(self, name: str, only: object) -> None:
+        """Refuse any other value of a field; it may be absent or null."""
+        value = self.values.get(name)
+        if value is not None and value != only:
+            raise CheckpointError(
+                f"{self.path}: {name} {value!r} is not supported", why=f"only {only!r} is"
+            )
+
+    def object(self, name: str) -> Fields | None:
+        """A field that is an object itself, or None."""
+        return Fields(self.path, self.get(name, dict)) if self.values.get(name) else None
+
+
+class WeightFiles:
+    """The safetensors of a folder, opened; close them by leaving the `with` block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, Any] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> WeightFiles:
+        try:
+            for path in _paths(self.folder):
+                self._open(path)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._files
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], *, optional: Sequence[str] = ()) -> None:
+        """Every key of `shapes` must be there with its shape, and nothing but `optional` besides.
+
+        Raises:
+            CheckpointError: names missing and unknown keys, shapes and element types.
+        """
+        problems = [f"missing: {key}" for key in shapes if key not in self]
+        known = {*shapes, *optional}
+        problems += [f"unknown: {key}" for key in self._files if key not in known]
+        for key, shape in shapes.items():
+            if key not in self:
+                continue
+            tensor = self._files[key].get_slice(key)
+            given = tuple(tensor.get_shape())
+            if given != shape:
+                problems.append(f"{key} is {given}, config.json asks for {shape}")
+            if tensor.get_dtype() not in FLOATS:
+                problems.append(f"{key} holds {tensor.get_dtype()}, not one of {sorted(FLOATS)}")
+        if problems:
+            more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+            raise CheckpointError(
+                f"the weights in {self.folder} do not fit its config.json",
+                why="; ".join(problems[:8]) + more,
+                fix="get both from the same place; quantised weights are not supported",
+            )
+
+    def stacked(
+        self, keys: Sequence[str], *, device: torch.device | str, dtype: torch.dtype
+    ) -> Tensor:
+        """The tensors of keys, joined along their first axis; a copy that outlives the files."""
+        parts = [self._files[k].get_tensor(k).to(device=device, dtype=dtype) for k in keys]
+        return torch.cat(parts) if len(parts) > 1 else parts[0].clone()
+
+    def equal(self, first: str, second: str) -> bool:
+        """Whether two tensors are the same, bit for bit."""
+        get = self._files[first].get_tensor, self._files[second].get_tensor
+        return torch.equal(get[0](first), get[1](second))
+
+    def _open(self, path: Path) -> None:
+        try:
+            file = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+        except (SafetensorError, OSError) as error:
+            what = "is damaged or not a safetensors file" if path.is_file() else "is missing"
+            raise CheckpointError(
+                f"{path} {what}", why=str(error), fix="get the file again"
+            ) from error
+        for key in file.keys():  # noqa: SIM118 (no iterator)
+            if key in self._files:
+                raise CheckpointError(f"{key} is in two files of {self.folder}, one is {path.name}")
+            self._files[key] = file
+
+
+def read_tokenizer(folder: str | Path) -> Tokenizer | None:
+    """The folder's `tokenizer.json`, or None if it has none.
+
+    Raises:
+        CheckpointError: it is damaged.
+        PluginError: the package `tokenizers` is not installed.
+    """
+    path = Path(folder) / "tokenizer.json"
+    if not path.is_file():
+        return None
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise PluginError(
+            f"{path} cannot be read", why=str(error), fix="pip install tokenizers"
+        ) from error
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises bare Exception
+        raise CheckpointError(f"{path} is damaged", why=str(error)) from error
+
+
+def _paths(folder: Path) -> Iterator[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        yield folder / "model.safetensors"
+        return
+    names = Fields.read(index).get("weight_map", dict).values()
+    for name in sorted({str(name) for name in names}):
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} names {name!r}, which is not a file of the folder")
+        yield folder / name
