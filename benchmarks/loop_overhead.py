@@ -18,6 +18,7 @@ import argparse
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def main() -> None:
             }
         )
     outcome = result("loop_overhead", rows)
+    if peer:
+        outcome["machine"]["transformers"] = version("transformers")
     print_result(outcome)
     if arguments.json:
         write_result(outcome, arguments.json)

@@ -67,10 +67,8 @@ def table(outcome: Mapping[str, Any]) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)]]
     lines += [[str(row.get(column, "-")) for column in columns] for row in rows]
-    head = (
-        f"## {outcome['benchmark']}\n\n"
-        f"{about['processor']}, threads: {about['threads']}, torch {about['torch']}\n\n"
-    )
+    where = ", ".join(f"{name} {value}" for name, value in about.items() if name != "processor")
+    head = f"## {outcome['benchmark']}\n\n{about['processor']}; {where}\n\n"
     return head + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

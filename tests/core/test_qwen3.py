@@ -322,7 +322,7 @@ def test_cached_uncached_batched_and_alone_agree(
 
 
 def test_slot_0_is_never_fed(models: dict[str, SequenceModel]) -> None:
-    """A full pass over slots 1.. gives the decoded values back, whatever lies before slot 0."""
+    """The prompt's rows in one pass, each reading out the next slot; then one row a token."""
     model = models["qwen3"]
     fed: list[list[int]] = []
     inputs = model.inputs
