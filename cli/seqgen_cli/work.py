@@ -118,7 +118,9 @@ class Work:
             note(f"  {command_again(self.ctx, '--resume', ['--overwrite'])}")
             raise SystemExit(130) from None
         self._say_done(totals.items, totals.failures, time.perf_counter() - started)
-        note(f"wrote {target.path}")
+        # A format that holds one item has no file for one that failed.
+        wrote = "wrote" if target.path.exists() else "nothing to write to"
+        note(f"{wrote} {target.path}")
         return totals.failures
 
     def _decode(

@@ -125,8 +125,12 @@ class Cache:
         self.uniform = None
         self.bound += count
 
-    def truncate(self, length: int | Tensor) -> None:
-        """Forget entries beyond `length` (rollback). An int is for all rows; a tensor is [B]."""
+    def truncate(self, length: int | Tensor, *, bound: int | None = None) -> None:
+        """Forget entries beyond `length` (rollback). An int is for all rows; a tensor is [B].
+
+        `bound` is a host number that no `length` of a tensor exceeds, where the caller knows one:
+        passes then look at no more entries than that.
+        """
         if isinstance(length, int):
             self.length_B = self.length_B.clamp(max=length)
             if self.uniform is not None:
@@ -135,6 +139,8 @@ class Cache:
         else:
             self.length_B = torch.minimum(self.length_B, length)
             self.uniform = None
+            if bound is not None:
+                self.bound = min(self.bound, bound)
 
     def reorder(self, index_B: Tensor) -> None:
         """Row b takes over the entries of row `index_B[b]` (beams)."""

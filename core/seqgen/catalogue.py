@@ -23,4 +23,11 @@ CORE_DECODERS = (
         factory="seqgen.decoders.block_diffusion:BlockDiffusion",
         paper="arXiv 2503.09573",
     ),
+    DecoderInfo(
+        name="speculative",
+        summary="as autoregressive, but several slots are drafted cheaply (a small model, n-gram "
+        "lookup) and verified in one pass",
+        factory="seqgen.decoders.speculative:Speculative",
+        paper="arXiv 2211.17192",
+    ),
 )

@@ -24,6 +24,7 @@ class Event:
         confidence_BQ: their confidences.
         kept_BQ: which of them were committed.
         rolled_back_BQ: slots opened again; None if none.
+        draft_forwards: passes of a draft model that led to this one.
     """
 
     forward: int
@@ -34,6 +35,7 @@ class Event:
     confidence_BQ: Tensor
     kept_BQ: Tensor
     rolled_back_BQ: Tensor | None = None
+    draft_forwards: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, one entry a row, only slots that were open."""
@@ -48,4 +50,5 @@ class Event:
             "confidence": [[round(c, 4) for c in row] for row in self.confidence_BQ.tolist()],
             "kept": self.kept_BQ.tolist(),
             "rolled_back": None if self.rolled_back_BQ is None else self.rolled_back_BQ.tolist(),
+            "draft_forwards": self.draft_forwards,
         }

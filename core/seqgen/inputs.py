@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seqgen.canvas import Canvas, take
+from seqgen.errors import InputError
 from seqgen.model import Context
 
 
@@ -36,6 +37,16 @@ class Inputs(Protocol):
     ) -> Tensor:
         """Embeddings [B, R, D] of canvas slots."""
         ...
+
+
+def require_prompt(inputs: Inputs, canvas: Canvas, who: str = "this model") -> None:
+    """Raise an `InputError` if a row lacks the values before the first slot that is fed."""
+    if canvas.min_prompt < inputs.first_slot:
+        raise InputError(
+            "the prompt is empty",
+            why=f"{who} has no start token, so it cannot propose the first value",
+            fix=f"give at least {inputs.first_slot} value of every row",
+        )
 
 
 class ShiftedInputs(nn.Module):

@@ -221,12 +221,16 @@ def manifest_path(out: Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well.
 
-    It keeps the suffix, because writers choose their format by it.
+    It keeps the suffix, because writers choose their format by it. Where the block wrote nothing,
+    nothing is at `path` afterwards.
     """
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     part.unlink(missing_ok=True)
     try:
         yield part
+        if not part.exists():
+            path.unlink(missing_ok=True)
+            return
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -134,8 +134,9 @@ class RepetitionPenalty:
     def __call__(self, logits_BQV: Tensor, canvas: Canvas, slots_BQ: Tensor) -> Tensor:
         batch, _, vocabulary = logits_BQV.shape
         seen_BV = torch.zeros(batch, vocabulary, device=logits_BQV.device)
-        committed = (canvas.state_BS == COMMITTED).float()
-        seen_BV.scatter_add_(1, canvas.values.clamp(max=vocabulary - 1), committed)
+        # A prompt may hold ids that are never generated (a start token).
+        counted = (canvas.state_BS == COMMITTED) & (canvas.values < vocabulary)
+        seen_BV.scatter_add_(1, canvas.values.clamp(max=vocabulary - 1), counted.float())
         scaled = torch.where(logits_BQV > 0, logits_BQV / self.penalty, logits_BQV * self.penalty)
         return torch.where((seen_BV > 0)[:, None, :], scaled, logits_BQV)
 
@@ -173,12 +174,17 @@ def sample_from(logits_BQV: Tensor, request: Request) -> Proposal:
         values = raw.argmax(dim=-1)
     else:
         cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
-        u = noise.uniform(canvas.seeds_B, slots, request.draw)[..., None]
-        # right=True: the first value whose cumulative mass exceeds u, never one of mass zero.
-        values = torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True)
-        values = values.squeeze(-1).clamp(max=logits.shape[-1] - 1)
+        values = invert_cumulative(cumulative, noise.uniform(canvas.seeds_B, slots, request.draw))
 
     source = {"raw": raw, "temperature": tempered, "filtered": logits}[sampling.confidence]
     # log_softmax is one kernel; logsumexp would be five.
     confidence = source.log_softmax(dim=-1).gather(-1, values[..., None]).squeeze(-1).exp()
-    return Proposal(values=values, confidence_BQ=confidence, logits_BQV=logits)
+    return Proposal(values, confidence, logits_BQV=logits, scores_BQV=source)
+
+
+def invert_cumulative(cumulative_BQV: Tensor, u_BQ: Tensor) -> Tensor:
+    """Sample ids [B, Q] from cumulative mass of any total, with one uniform number a slot."""
+    target = u_BQ[..., None] * cumulative_BQV[..., -1:]
+    # right=True: the first value whose cumulative mass exceeds u, never one of mass zero.
+    values = torch.searchsorted(cumulative_BQV, target, right=True).squeeze(-1)
+    return values.clamp(max=cumulative_BQV.shape[-1] - 1)

@@ -20,10 +20,9 @@ from torch import Tensor
 from seqgen.cache import Cache
 from seqgen.canvas import Canvas
 from seqgen.commits import CommitRule
-from seqgen.errors import InputError
 from seqgen.events import Event
 from seqgen.heads.base import Request
-from seqgen.inputs import ShiftedInputs
+from seqgen.inputs import ShiftedInputs, require_prompt
 from seqgen.logits import GREEDY, Sampling
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order, OrderTable, Step, closed_prompt, steps
@@ -65,12 +64,7 @@ def decode(
     table = recipe.order.table(canvas.slots, canvas.device)
     if isinstance(model.inputs, ShiftedInputs) and table.widest > 1:
         raise ValueError("shifted inputs need raster order: one slot a group")
-    if canvas.min_prompt < model.inputs.first_slot:
-        raise InputError(
-            "the prompt is empty",
-            why="this model has no start token, so it cannot propose the first value",
-            fix=f"give at least {model.inputs.first_slot} value of every row",
-        )
+    require_prompt(model.inputs, canvas)
     if context is not None:
         context = model.backbone.prepare(context)
     feed = _Feed(model, canvas, table, context, cached=recipe.cached)

@@ -5,7 +5,7 @@ Shapes: B rows, R slots fed in a pass, Q open slots, D width, A coordinate axes,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -107,9 +107,11 @@ class SequenceModel(nn.Module):
             alone: all fed slots belong to one group and everything cached to earlier ones, in
                 every row: then most masks allow everything and none is built.
         """
-        x = self.inputs(canvas, slots_BR, valid_BR, context)
-        if self.branches > 1:
-            x = x.repeat(self.branches, 1, 1)
+        if self.branches == 1:
+            x = self.inputs(canvas, slots_BR, valid_BR, context)
+        else:
+            own = _branch_contexts(context, self.branches)
+            x = torch.cat([self.inputs(canvas, slots_BR, valid_BR, part) for part in own])
             slots_BR = _repeat(slots_BR, self.branches)
             valid_BR = None if valid_BR is None else _repeat(valid_BR, self.branches)
         view = None
@@ -126,6 +128,13 @@ class SequenceModel(nn.Module):
         return self.backbone(
             x, table.coordinates_SA[slots_BR], view=view, cache=cache, context=context
         )
+
+
+def _branch_contexts(context: Context | None, branches: int) -> list[Context | None]:
+    """Each branch's own part of the embeddings that enter at the slots."""
+    if context is None or context.given_BSD is None:
+        return [context] * branches
+    return [replace(context, given_BSD=given) for given in context.given_BSD.chunk(branches)]
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:

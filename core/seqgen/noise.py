@@ -34,8 +34,8 @@ def uniform(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int | None = No
     if count is not None:
         index = torch.arange(1, count + 1, device=seeds_B.device)
         state = _mix(state[..., None] + _GAMMA * index)
-    # 24 bits fill a float32 exactly; the half step keeps 0 and 1 out.
-    return ((state >> 40) & 0xFFFFFF).float().add_(0.5).mul_(2.0**-24)
+    # 24 bits fill a float32 exactly; the last of them set keeps 0 out, and 1 is never reached.
+    return (((state >> 40) & 0xFFFFFF) | 1).float().mul_(2.0**-24)
 
 
 def normal(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int) -> Tensor:

@@ -44,6 +44,8 @@ class Output:
             UsageError: an unknown format, or a suffix that says nothing.
         """
         path = Path(out).expanduser()
+        if path.name in ("", ".."):  # `.` has no name for the manifest beside it
+            path = path.resolve()
         is_folder = path.is_dir() or out.endswith(("/", os.sep)) or not path.suffix
         known = known_formats(info)
         if format is not None:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLE_RATE = 16_000
-Wave = NDArray[np.float32]
-"""Samples in [-1, 1] at 16 kHz."""
+from .audio import SAMPLE_RATE
+from .resample import Wave
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,10 @@ import numpy as np
 from seqgen.errors import InputError
 
 from .audio import SAMPLE_RATE, read_audio
-from .text import normalise
+from .text import DIGITS, normalise
 
 DEV_FRACTION = 0.1
 DEV_TAKE_STEP = 5
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MAX_SECONDS = 20.0
 """Longer recordings are trained on only in the parts that `assets/cuts.jsonl` lists."""
 

@@ -100,7 +100,7 @@ class SpeechDomain:
         return [str(files("seqgen_speech") / "assets" / "example.flac")]
 
     def build(self, card: Card, device: torch.device, dtype: torch.dtype) -> Recogniser:
-        model = load_recogniser(local_files(card)[0]).to(device=device, dtype=dtype)
+        model = load_recogniser(local_files(card)[0]).to(device).cast(dtype)
         for note in model.notes:
             logging.getLogger("seqgen").warning("note: %s", note)
         if device.type == "cpu":
@@ -146,7 +146,7 @@ class SpeechDomain:
                 frame_seconds=model.config.front_end.step_seconds,
             )
         features, lengths = model.front_end.features(waves)
-        return model.listen(features.to(model.front_end.shift.dtype), lengths)
+        return model.listen(features, lengths)
 
     def plan(
         self,
@@ -241,14 +241,16 @@ class SpeechDomain:
         return outputs
 
     def join(self, item: SpeechItem, parts: Sequence[Fields], options: SpeechOptions) -> Fields:
-        if len(parts) == 1:
+        if len(parts) == 1 and item.duration <= options.max_seconds:
             return dict(parts[0])
+        # The silences between the parts are gone; only a header knows the whole.
+        seconds = max(item.duration, sum(p["audio_seconds"] for p in parts))
         return {
             "text": join_words([p["text"] for p in parts if p["text"]]),
             "tokens": [token for p in parts for token in p["tokens"]],
             "times": [span for p in parts for span in p["times"]],
             "confidences": [c for p in parts for c in p["confidences"]],
-            "audio_seconds": max(item.duration, *(p["audio_seconds"] for p in parts)),
+            "audio_seconds": round(seconds, 3),
         }
 
     def write(self, rows: Iterable[Mapping[str, Any]], destination: Path, format: str) -> None:
@@ -309,6 +311,8 @@ def _streaming_plan(model: Recogniser, context: SpeechContext, decoder: str, see
             f"streaming works with the paraformer decoder, not with {decoder!r}",
             fix="--decoder paraformer, or --set streaming=false",
         )
+    if model.dtype != torch.float32:
+        raise UsageError(f"streaming works in float32, not {model.dtype}", fix="--dtype float32")
     if model.paraformer.config.predictor.version == "v1":
         raise UsageError("streaming needs a V2 or V3 predictor; this model has a V1 one")
     assert context.waves is not None

@@ -67,7 +67,8 @@ class FeatureStream:
             return
         config = self._front_end.config
         size = (count - 1) * config.hop_samples + config.window_samples
-        frames_1TM, _ = fbank(self._samples_S[None, :size], torch.tensor([size]), config)
+        length_1 = torch.tensor([size], device=self._samples_S.device)
+        frames_1TM, _ = fbank(self._samples_S[None, :size], length_1, config)
         self._samples_S = self._samples_S[count * config.hop_samples :]
         self._fbank_TM = torch.cat([self._fbank_TM, frames_1TM[0]])
 

@@ -50,10 +50,11 @@ def write_rows(rows: Iterable[Row], destination: Path, format: str) -> None:
             f"{len(rows)} transcripts do not fit into one {format} file",
             fix=f"name a folder with -o, or use --format txt or jsonl instead of {format}",
         )
+    taken: set[PurePosixPath] = set()
     for row in done:
         path = destination
         if destination.is_dir():
-            path = destination / _file_name(str(row["id"]), _SUFFIXES[format])
+            path = destination / _file_name(str(row["id"]), _SUFFIXES[format], taken)
         _write(path, _WRITERS[format](row))
 
 
@@ -61,7 +62,7 @@ def to_txt(rows: Sequence[Row]) -> str:
     """One row: its text. Several: lines `id<TAB>text`, as in Kaldi's `text`."""
     if len(rows) == 1:
         return f"{_text(rows[0])}\n"
-    return "".join(f"{row['id']}\t{_text(row)}\n" for row in rows)
+    return "".join(f"{' '.join(str(row['id']).splitlines())}\t{_text(row)}\n" for row in rows)
 
 
 def to_srt(row: Row) -> str:
@@ -173,10 +174,16 @@ def _clock(seconds: float, point: str) -> str:
     return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
 
 
-def _file_name(key: str, suffix: str) -> PurePosixPath:
-    """A path below the destination, whatever the id holds."""
-    parts = [part for part in PurePosixPath(key).parts if part not in ("/", "..", ".")]
-    return PurePosixPath(*parts[:-1], (parts[-1] if parts else "transcript") + suffix)
+def _file_name(key: str, suffix: str, taken: set[PurePosixPath]) -> PurePosixPath:
+    """A path below the destination, whatever the id holds; different from those `taken`."""
+    parts = PurePosixPath(key.replace("\0", "")).parts
+    parts = tuple(part for part in parts if part.strip("/.")) or ("transcript",)
+    count, name = 1, PurePosixPath(*parts[:-1], parts[-1] + suffix)
+    while name in taken:  # `../a` and `a`
+        count += 1
+        name = PurePosixPath(*parts[:-1], f"{parts[-1]}-{count}{suffix}")
+    taken.add(name)
+    return name
 
 
 def _write(path: Path, text: str) -> None:

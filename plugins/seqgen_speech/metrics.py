@@ -20,9 +20,6 @@ class Referenced(Protocol):
     """What scoring needs of an item."""
 
     @property
-    def id(self) -> str: ...
-
-    @property
     def reference(self) -> str | None: ...
 
 
@@ -41,7 +38,7 @@ class Edits:
 
 
 def score(rows: Sequence[Mapping[str, Any]], items: Sequence[Referenced]) -> dict[str, float]:
-    """WER, CER and their parts of output rows against their items' references.
+    """WER, CER and their parts of output rows against their items' references, item by item.
 
     A row that failed counts as an empty transcript: its whole reference is deleted.
 
@@ -54,8 +51,9 @@ def score(rows: Sequence[Mapping[str, Any]], items: Sequence[Referenced]) -> dic
         InputError: there are no rows, a row's item has no reference, or all references are empty.
         PluginError: the package jiwer is missing.
     """
-    references = {item.id: item.reference for item in items}
-    missing = [str(row["id"]) for row in rows if references.get(str(row["id"])) is None]
+    # In order, not by id: where two folders hold the same name, the second row's id is another.
+    references = [item.reference for item in items]
+    missing = [str(row["id"]) for row, text in zip(rows, references, strict=True) if text is None]
     if missing or not rows:
         what = f"{len(missing)} of {len(rows)} items have no reference text"
         raise InputError(
@@ -64,7 +62,7 @@ def score(rows: Sequence[Mapping[str, Any]], items: Sequence[Referenced]) -> dic
             fix="give a manifest with texts (jsonl `target`, Kaldi `text`), or put NAME.txt beside "
             "NAME.wav; --set references=fsdd reads digit_speaker_take names",
         )
-    truths = [normalise(references[str(row["id"])] or "") for row in rows]
+    truths = [normalise(text or "") for text in references]
     found = [
         normalise(str(row.get("text") or "")) if row.get("status", "ok") == "ok" else ""
         for row in rows

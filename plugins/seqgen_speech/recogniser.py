@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from seqgen import checkpoints
 from seqgen.attention import MaskView
 from seqgen.cache import Cache
-from seqgen.errors import CheckpointError
+from seqgen.errors import CheckpointError, ConfigError
 from seqgen.heads import CategoricalHead
 from seqgen.inputs import GivenInputs, MaskedInputs
 from seqgen.model import Context, SequenceModel
@@ -127,10 +127,26 @@ class Recogniser(nn.Module):
         steps = torch.arange(states.shape[1], device=states.device)
         return Context(states_BTD=states, valid_BT=steps < lengths_B[:, None])
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the encoder and the decoders."""
+        return self.paraformer.encoder.after_norm.weight.dtype
+
+    def cast(self, dtype: torch.dtype) -> Recogniser:
+        """Change the type of the weights, but for the front end's and the predictor's.
+
+        CMVN shifts and the sum of the CIF weights, which says how many tokens there are, want
+        float32.
+        """
+        self.to(dtype)
+        self.front_end.float()
+        self.paraformer.predictor.float()
+        return self
+
     def listen(self, features_BTF: Tensor, lengths_B: Tensor) -> SpeechContext:
         """Encoder states, token counts and acoustic embeddings for decoding."""
         model = self.paraformer
-        states = model.encode(features_BTF, lengths_B)
+        states = model.encode(features_BTF.to(self.dtype), lengths_B)
         cif = model.predict(states, lengths_B)
         alphas, peaks, upsample = cif.alphas_BT, cif.peaks_BT, 1
         if model.config.predictor.version == "v3":
@@ -141,7 +157,7 @@ class Recogniser(nn.Module):
         return SpeechContext(
             states_BTD=states,
             valid_BT=None if full else steps < lengths_B[:, None],
-            given_BSD=cif.embeddings_BND,
+            given_BSD=cif.embeddings_BND.to(self.dtype),
             counts_B=cif.counts_B,
             alphas_BT=alphas,
             peaks_BT=peaks,
@@ -241,15 +257,22 @@ def load_recogniser(path: Path) -> Recogniser:
             why=f"its kind is {config.get('kind')!r}, expected {KIND!r}",
             fix="use a checkpoint made by `seqgen train --plugin speech`",
         )
-    masked = config["masked"]
-    model = Recogniser(
-        RecogniserConfig(
-            front_end=FrontEndConfig(**config["front_end"]),
-            paraformer=ParaformerConfig.from_dict(config["paraformer"]),
-            masked=None if masked is None else TransformerConfig(**masked),
-        ),
-        Tokens.from_json(config["tokens"]),
-    )
+    try:
+        masked = config["masked"]
+        model = Recogniser(
+            RecogniserConfig(
+                front_end=FrontEndConfig(**config["front_end"]),
+                paraformer=ParaformerConfig.from_dict(config["paraformer"]),
+                masked=None if masked is None else TransformerConfig(**masked),
+            ),
+            Tokens.from_json(config["tokens"]),
+        )
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path} holds a configuration that this version cannot build",
+            why=f"{type(error).__name__}: {error}",
+            fix="use the version of seqgen that made it, or train it again",
+        ) from error
     # The tied read-out shares the embedding's tensor; a file holds it once.
     state = {**state, **_tied(model, state)}
     checkpoints.load_strict(model, {k: v.float() for k, v in state.items()}, source=path)

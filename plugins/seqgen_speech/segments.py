@@ -194,7 +194,8 @@ def _first_run(
     speech = np.flatnonzero(loud)
     if not len(speech):
         return None
-    for run in np.split(speech, np.flatnonzero(np.diff(speech) > gap) + 1):
+    # Neighbouring frames are 1 apart: with a gap of 0 each would be a run of its own.
+    for run in np.split(speech, np.flatnonzero(np.diff(speech) > max(gap, 1)) + 1):
         # Less is a click, unless it may go on behind the window.
         goes_on = not ended and run[-1] + gap >= len(loud)
         if len(run) >= MIN_SPEECH_FRAMES or goes_on:

@@ -209,8 +209,10 @@ class SpeechBatches:
         recipes.sort(key=lambda recipe: recipe.samples)
         ends = np.cumsum([recipe.samples for recipe in recipes])
         owner = np.minimum((ends - 1) * config.pool // ends[-1], config.pool - 1)
+        # A part shorter than an utterance may own none: it gets the longest.
         batches = [
-            [recipes[i] for i in np.flatnonzero(owner == part)] for part in range(config.pool)
+            [recipes[i] for i in np.flatnonzero(owner == part)] or recipes[-1:]
+            for part in range(config.pool)
         ]
         return [batches[part] for part in rng.permutation(config.pool)]
 

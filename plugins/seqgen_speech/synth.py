@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,21 @@ def generate(
 ) -> SyntheticSpeech:
     """Fill the cache up to `config.utterances` and open it.
 
+    Several processes may ask for one folder (torchrun): one fills it, the others wait.
+
     Raises:
         PluginError: flite is needed and not installed, or it fails.
         CheckpointError: the folder holds a cache made with another configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        _fill(folder, config, program, on_progress)
+    return open_cache(folder, utterances=config.utterances)
+
+
+def _fill(
+    folder: Path, config: SynthConfig, program: str, on_progress: Callable[[int, int], None] | None
+) -> None:
     audio, index = folder / "voices.i16", folder / "voices.jsonl"
     done = _resume(folder, config, audio, index)
     if done < config.utterances:
@@ -93,11 +104,23 @@ def generate(
                 lines.flush()
                 if on_progress is not None:
                     on_progress(number + 1, config.utterances)
-    return open_cache(folder)
 
 
-def open_cache(folder: Path) -> SyntheticSpeech:
-    """Open what `generate` wrote.
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process fills the folder; the lock goes with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: let one process make the cache first
+        yield
+        return
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def open_cache(folder: Path, *, utterances: int | None = None) -> SyntheticSpeech:
+    """Open what `generate` wrote: all of it, or the first so many utterances.
 
     Raises:
         CheckpointError: the folder holds no complete cache.
@@ -107,7 +130,7 @@ def open_cache(folder: Path) -> SyntheticSpeech:
         raise CheckpointError(
             f"no synthetic speech in {folder}", fix="run seqgen_speech.synth.generate first"
         )
-    rows = list(_rows(index))
+    rows = list(_rows(index))[:utterances]
     offsets = np.cumsum([0, *(row["samples"] for row in rows)])
     samples = np.memmap(audio, dtype="<i2", mode="r")
     if len(samples) < offsets[-1]:

@@ -33,8 +33,8 @@ def firing_times(alphas: ArrayLike, peaks: ArrayLike, count: int, *, upsample: i
     """FunASR's rule: token k lasts from fire k to fire k + 1, all 1.5 frames earlier.
 
     In those models a token fires when it starts, and a fire more (for `</s>`) ends the last one. A
-    span of more than 12 frames ends after 12; the rest is silence. The last token takes what
-    follows the last fire, or half of it if more than 5 frames follow.
+    span of more than 12 frames ends after 12; the rest is silence. Otherwise the last token takes
+    what follows the last fire, or half of it if more than 5 frames follow.
 
     FunASR's base Paraformer hands peaks and alphas to this rule in swapped order; here they are
     in the right one.
@@ -54,8 +54,9 @@ def firing_times(alphas: ArrayLike, peaks: ArrayLike, count: int, *, upsample: i
     place = fires.astype(np.float64) + FIRING_SHIFT
     start, end = place[:-1], np.minimum(place[1:], place[:-1] + MAX_TOKEN_FRAMES)
     frames = float(len(alphas_T))
-    rest = frames - place[-1]
-    end[-1] = (frames + place[-1]) / 2 if rest > EDGE_FRAMES else frames
+    if place[-1] - place[-2] <= MAX_TOKEN_FRAMES:  # else a silence lies between
+        rest = frames - place[-1]
+        end[-1] = (frames + place[-1]) / 2 if rest > EDGE_FRAMES else frames
     return _seconds(start, end, STEP_SECONDS / upsample, frames)
 
 
@@ -100,11 +101,11 @@ def fired_times(
 
 
 def _fires_scaled(alphas_T: NDArray[np.float64], fires: int) -> NDArray[np.intp]:
-    """Frames where the integral, scaled to `fires`, passes each whole number."""
+    """Frames where the integral, scaled to `fires`, passes each multiple of the threshold."""
     integral = np.cumsum(alphas_T)
     integral *= fires / max(integral[-1], 1e-9)
-    # The small margin keeps rounding from losing the last one.
-    return np.searchsorted(integral, np.arange(1, fires + 1) - 1e-4)
+    # The threshold is a little below 1, so that rounding cannot lose the last one.
+    return np.searchsorted(integral, np.arange(1, fires + 1) * _FIRED)
 
 
 def _seconds(

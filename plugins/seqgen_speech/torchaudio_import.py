@@ -7,8 +7,8 @@ way, a stand-in for `torchaudio._extension` that says "no extension" is register
 repeated. The functions that need the extension (RNN-T loss, forced alignment) then raise when
 called; nothing on disk is changed.
 
-The import takes seconds, so nothing on the way of recognition uses it: `features.py` and
-`resample.py` are plain torch and NumPy. Training (speed perturbation) and tests do.
+The import takes seconds, so the plugin itself does without it: `features.py` and `resample.py` are
+plain torch and NumPy, and the tests compare them with torchaudio's.
 """
 
 from __future__ import annotations

@@ -141,6 +141,14 @@ def test_a_file_in_the_domain_s_format(seqgen: Seqgen, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("one.note*"))  # refused before anything was decoded
 
 
+def test_the_current_folder_as_output(seqgen: Seqgen, tmp_path: Path) -> None:
+    """`.` has no name of its own; the manifest lies beside the folder all the same."""
+    assert seqgen("run", "--plugin", "toy", "-o", ".").code == 0
+    assert any(tmp_path.iterdir())
+    assert (tmp_path.parent / f"{tmp_path.name}.manifest.jsonl").is_file()
+    assert "exists already" in seqgen("run", "--plugin", "toy", "-o", ".").err
+
+
 def test_artifacts_are_files_named_in_the_rows(seqgen: Seqgen, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     option = ["--set", "artifact=true"]

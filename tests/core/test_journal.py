@@ -145,6 +145,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_block_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.srt"
+    path.write_text("an older run's")
+    with replacing(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_names_that_are_not_text_can_be_written(tmp_path: Path) -> None:
     row = {"id": "caf\udce9.wav", "text": "café"}
     write_jsonl(tmp_path / "out.jsonl", iter([row]))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from seqgen import noise
 from seqgen.canvas import Canvas
 from seqgen.heads.base import Request
 from seqgen.logits import (
@@ -85,7 +86,7 @@ def test_min_p_is_relative_to_the_best(logits: list[float], p: float) -> None:
     penalty=st.sampled_from([0.5, 1.0, 1.7]),
 )
 def test_repetition_penalty(logits: list[float], seen: list[int], penalty: float) -> None:
-    seen = [i for i in seen if i < len(logits)]
+    """Ids beyond the logits (a start token in the prompt) count for nothing."""
     want = [
         (x / penalty if x > 0 else x * penalty) if i in seen else x for i, x in enumerate(logits)
     ]
@@ -159,6 +160,13 @@ def test_draws_and_slots_are_independent() -> None:
     for a, b in ((one[:, 0], two[:, 0]), (one[:, 0], one[:, 1])):
         counts = torch.bincount(4 * a + b, minlength=16)
         assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("seed", "best"), [(14_790_804, 1 - 2.0**-24), (33_897_418, 2.0**-24)])
+def test_uniform_numbers_reach_neither_zero_nor_one(seed: int, best: float) -> None:
+    """Seeds whose first number is the highest and the lowest there is; 1 would draw value V."""
+    seeds, slots = torch.tensor([seed]), torch.zeros(1, 1, dtype=torch.int64)
+    assert noise.uniform(seeds, slots, 0).item() == best
 
 
 @quick

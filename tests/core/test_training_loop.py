@@ -121,6 +121,15 @@ def test_resuming_a_finished_run_keeps_its_figures(tmp_path: Path) -> None:
     assert same(weights, exported(tmp_path)["weights"])
 
 
+def test_averaging_that_begins_on_resuming_begins_with_the_saved_weights(tmp_path: Path) -> None:
+    """Not with those that the model was made with."""
+    plain = replace(CONFIG, steps=200, save_every=100, ema=0.0)
+    fit(Line(dropout=0.0), replace(plain, stop=100), folder=tmp_path)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
+    fit(Line(), replace(plain, stop=101, lr=0.0, ema=0.9999), folder=tmp_path, resume=True)
+    assert same(saved, exported(tmp_path)["weights"])
+
+
 def test_a_folder_in_use_is_not_overwritten(tmp_path: Path) -> None:
     fit(Line(), CONFIG, folder=tmp_path)
     before = (tmp_path / "state.pt").read_bytes()

@@ -6,7 +6,11 @@ FOLDER becomes an official-looking model folder; FOLDER/ref.npz holds, for wavef
 lengths (`i`): feats_i, enc_i, alphas_i, peaks_i, acoustic_i, logp_i; the same for the padded batch
 of them (feats_batch, ...); and training losses. Imports nothing of seqgen.
 
-tests/parity/golden/funasr was made with `--kind golden --seed 6` by funasr 1.4.16.
+`--kind timestamps` makes no folder's model but ref.npz of FunASR's rule for token times on made-up
+weights and peaks, in the order that the rule declares.
+
+tests/parity/golden/funasr was made with `--kind golden --seed 6` by funasr 1.4.16,
+tests/parity/golden/funasr_timestamps.npz with `--kind timestamps --seed 1`.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import numpy as np
 import torch
 import yaml
 from funasr import AutoModel
+from funasr.utils.timestamp_tools import cif_wo_hidden, ts_prediction_lfr6_standard
 
 SECONDS = (1.3, 3.1, 2.0, 6.7)
 TOKENS = ["<blank>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz", "<unk>"]
@@ -236,6 +241,31 @@ def offline(model: AutoModel, waves: list[torch.Tensor]) -> dict[str, np.ndarray
     return record
 
 
+def timestamps(seed: int) -> dict[str, np.ndarray]:
+    """alphas_i, peaks_i, count_i, upsample_i, and the [start, end] in ms that FunASR gives."""
+    random = np.random.default_rng(seed)
+    record: dict[str, np.ndarray] = {}
+    for i in range(36):
+        frames = int(random.integers(12, 120))
+        # Speech and silence: long spans, late first and early last fires all occur.
+        loud = random.random(frames) < random.choice([0.15, 0.4, 0.9])
+        alphas = (loud * random.uniform(0.1, 0.9, frames)).astype(np.float32)
+        alphas[random.integers(frames, size=3)] = 0.8
+        peaks = cif_wo_hidden(torch.from_numpy(alphas)[None], threshold=1.0)[0]
+        fires = int((peaks >= 1.0 - 1e-4).sum())
+        count = fires - 1 if i % 3 else max(2, fires // 2)  # otherwise it integrates again
+        if count < 1:
+            continue
+        upsample = (1, 3)[i % 2]
+        _, times = ts_prediction_lfr6_standard(
+            torch.from_numpy(alphas.copy()), peaks, ["x"] * count, upsample_rate=upsample
+        )
+        record[f"alphas_{i}"], record[f"peaks_{i}"] = alphas, peaks.numpy()
+        record[f"count_{i}"], record[f"upsample_{i}"] = np.asarray(count), np.asarray(upsample)
+        record[f"times_{i}"] = np.asarray(times)
+    return record
+
+
 def streamed(model: AutoModel, waves: list[torch.Tensor]) -> dict[str, np.ndarray]:
     """Text of the streaming model, chunk by chunk."""
     record: dict[str, np.ndarray] = {}
@@ -264,6 +294,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.kind == "timestamps":
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(arguments.folder / "ref.npz", **timestamps(arguments.seed))
+        return
     model = write_folder(arguments.folder, arguments.kind, arguments.seed)
     waves = [waveform(s, arguments.seed + i) for i, s in enumerate(SECONDS)]
     model.model.eval()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from token_times import compare
 
 from seqgen_speech.funasr import FunasrModel, load_funasr
 from seqgen_speech.losses import ParaformerLossConfig, paraformer_loss
@@ -92,3 +93,9 @@ def test_padded_rows_equal_funasrs_unpadded_ones(
         want = reference[f"logp_{row}"][0]
         np.testing.assert_allclose(result.log_probs_BNV[int(row), : len(want)], want, atol=1e-4)
         assert int(result.cif.counts_B[int(row)]) == len(want)
+
+
+def test_token_times_equal_funasrs() -> None:
+    """Made-up traces with long spans, silences at both ends, and fires that do not fit."""
+    with np.load(GOLDEN.with_name("funasr_timestamps.npz")) as file:
+        assert compare(dict(file)) > 30

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from token_times import compare
 
 from seqgen_speech.features import FrontEnd
 from seqgen_speech.funasr import FunasrModel, load_funasr
@@ -31,7 +32,7 @@ TOLERANCE = 1e-4
 pytestmark = pytest.mark.peer
 
 
-def run_funasr(folder: Path, kind: str) -> tuple[FunasrModel, dict[str, np.ndarray]]:
+def run_reference(folder: Path, kind: str) -> dict[str, np.ndarray]:
     if not PYTHON.exists():
         pytest.skip(f"no funasr at {PYTHON}: run tests/parity/install_funasr.sh")
     seed = secrets.randbelow(10_000)
@@ -40,7 +41,12 @@ def run_funasr(folder: Path, kind: str) -> tuple[FunasrModel, dict[str, np.ndarr
     assert done.returncode == 0, done.stderr[-2000:]
     print(f"{kind}: seed {seed}")  # shown when a test fails
     with np.load(folder / "ref.npz") as file:
-        return load_funasr(folder), dict(file)
+        return dict(file)
+
+
+def run_funasr(folder: Path, kind: str) -> tuple[FunasrModel, dict[str, np.ndarray]]:
+    reference = run_reference(folder, kind)
+    return load_funasr(folder), reference
 
 
 @pytest.fixture(scope="module", params=["paraformer", "v1", "bicif", "seaco"])
@@ -133,6 +139,10 @@ def without_last(
     logits = loaded.model.decode(embeddings, counts, encoded, lengths)
     valid = torch.ones_like(ids, dtype=torch.bool)
     return smoothed_kl(logits, ids, valid, loaded.loss.label_smoothing) / counts.sum()
+
+
+def test_token_times(tmp_path: Path) -> None:
+    assert compare(run_reference(tmp_path, "timestamps")) > 30
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,15 @@ def test_a_bad_file_is_a_failed_row_with_a_reason(
     assert "Traceback" not in done.err
 
 
+def test_a_bad_file_has_no_subtitles(seqgen: Seqgen, model_arguments: list[str]) -> None:
+    """A format of one item has no file for one that failed; that is not a second error."""
+    Path("empty.wav").write_bytes(b"")
+    done = seqgen("run", "--plugin", "speech", *model_arguments, "empty.wav", "-o", "out.srt")
+    assert (done.code, done.out) == (1, "")
+    assert "is empty (0 bytes)" in done.err
+    assert not Path("out.srt").exists()
+
+
 def test_a_missing_file_gets_a_suggestion(seqgen: Seqgen, model_arguments: list[str]) -> None:
     Path("hello.wav").write_bytes(wav(noise(1.0)))
     done = seqgen("run", "--plugin", "speech", *model_arguments, "helo.wav", "hello.wav")
@@ -216,6 +225,31 @@ def test_a_cut_checkpoint(seqgen: Seqgen, random_model: Path) -> None:
         assert (done.code, done.out) == (4, "")
         assert "cut.safetensors is damaged" in done.err
         assert "fix: " in done.err
+
+
+def test_a_configuration_of_another_version(seqgen: Seqgen, random_model: Path) -> None:
+    from seqgen.checkpoints import load, save
+
+    state, config = load(random_model)
+    config["paraformer"]["flavour"] = 3
+    save("odd.safetensors", state, config)
+    Path("hello.wav").write_bytes(wav(noise(1.0)))
+    done = seqgen("run", "--plugin", "speech", "--model", "odd.safetensors", "hello.wav")
+    assert (done.code, done.out) == (4, "")
+    for text in ("odd.safetensors holds a configuration", "'flavour'", "fix: "):
+        assert text in done.err
+
+
+def test_the_length_of_a_long_recording_includes_its_silences(
+    seqgen: Seqgen, random_model: Path
+) -> None:
+    samples = np.zeros((25 * RATE, 1), dtype=np.float32)
+    samples[3 * RATE : 5 * RATE] = noise(2.0)
+    Path("long.wav").write_bytes(wav(samples))
+    done = seqgen("run", "--plugin", "speech", "--model", random_model, "long.wav")
+    (row,) = rows(done.out)
+    assert row["audio_seconds"] == 25.0
+    assert row["times"][0][0] >= 2.7
 
 
 def test_a_wrong_checksum(

@@ -26,6 +26,7 @@ FAILED = {"id": "d", "status": "failed", "reason": "empty"}
 def test_txt() -> None:
     assert to_txt([BARE]) == 'say "hi"\n'
     assert to_txt([ROW, FAILED]) == "a/b\tpress <one> & wait now\nd\t\n"
+    assert to_txt([{**BARE, "id": "two\nlines"}, FAILED]) == 'two lines\tsay "hi"\nd\t\n'
 
 
 def test_srt() -> None:
@@ -94,6 +95,14 @@ def test_where_files_go(tmp_path: Path, format: str) -> None:
         assert names == [f"a/b.{suffix}", f"c.{suffix}", f"x.{suffix}"]
         with pytest.raises(UsageError, match="do not fit"):
             write_rows([ROW, BARE], tmp_path / "one.out", format)
+
+
+def test_no_two_items_share_a_file(tmp_path: Path) -> None:
+    ids = ["x", "../x", "./x", "/", "..", "a/../x", "x\0"]
+    write_rows([{**BARE, "id": name, "text": name} for name in ids], tmp_path, "vtt")
+    found = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert len(found) == len(ids)
+    assert {"x.vtt", "x-2.vtt", "x-3.vtt", "transcript.vtt"} <= {p.name for p in found}
 
 
 def test_unknown_format(tmp_path: Path) -> None:

@@ -143,6 +143,13 @@ def test_an_hour_of_noise_is_cut_in_bounded_memory() -> None:
     assert peak < 24e6
 
 
+def test_without_a_least_silence_speech_is_still_found() -> None:
+    """A gap of no frames must not make every frame a run of its own, too short to be speech."""
+    wave = speech_like([(1.0, 0.0), (3.0, 0.1)] * 6)
+    found = list(segments([wave], SegmentConfig(min_silence=0.0, margin=0.0)))
+    assert sum(s.stop - s.start for s in found) == pytest.approx(18.0, abs=0.5)
+
+
 def test_impossible_settings() -> None:
     with pytest.raises(ConfigError, match="max_seconds=1"):
         SegmentConfig(max_seconds=1)

@@ -92,6 +92,11 @@ def test_shapes_padding_and_targets(corpus: Corpus, synthetic: SyntheticSpeech) 
             assert (targets_BN[row, target_lengths_B[row] :] == -1).all()
 
 
+def test_no_batch_is_empty_where_utterances_are_longer_than_batches(corpus: Corpus) -> None:
+    batches = _batches(corpus, None, replace(CONFIG, batch_seconds=1.0, pool=8))
+    assert all(batches.texts(step) for step in range(80))
+
+
 def test_sound_lasts_as_long_as_its_text(corpus: Corpus) -> None:
     """Every text is made of units of known length; speed changes them by a tenth at most."""
     batches = _batches(corpus, None)

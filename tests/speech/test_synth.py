@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import wave
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,37 @@ def test_without_flite_the_error_says_what_to_install(tmp_path: Path) -> None:
 def test_without_a_cache_the_error_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no synthetic speech"):
         open_cache(tmp_path)
+
+
+@pytest.fixture
+def beeper(tmp_path: Path) -> str:
+    """A program that takes flite's arguments and says a beep to everything."""
+    with wave.open(str(tmp_path / "beep.wav"), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes(np.full(8000, 9000, dtype="<i2").tobytes())
+    program = tmp_path / "beeper"
+    program.write_text(
+        f'#!/bin/sh\nsleep 0.02\nfor last; do :; done\ncp {tmp_path}/beep.wav "$last"\n'
+    )
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_two_processes_fill_one_cache_once(tmp_path: Path, beeper: str) -> None:
+    def fill(_: int) -> list[str]:
+        return generate(tmp_path / "cache", SynthConfig(utterances=6), program=beeper).texts
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(fill, range(2))
+    assert first == second
+    assert len(first) == 6
+    assert (tmp_path / "cache" / "voices.i16").stat().st_size == 6 * 2 * 8000
+
+
+def test_a_larger_cache_gives_what_was_asked_for(tmp_path: Path, beeper: str) -> None:
+    everything = generate(tmp_path / "cache", SynthConfig(utterances=4), program=beeper)
+    some = generate(tmp_path / "cache", SynthConfig(utterances=3), program=beeper)
+    assert some.texts == everything.texts[:3]
 
 
 @needs_flite

@@ -28,6 +28,7 @@ class Generated:
         length_B: slots in use; the stop value, if any, is the last of them.
         finished_B: rows that ended with a stop value.
         forwards: forward passes of the model.
+        draft_forwards: forward passes of a draft model (speculative decoding).
     """
 
     values: Tensor
@@ -36,6 +37,7 @@ class Generated:
     length_B: Tensor
     finished_B: Tensor
     forwards: int
+    draft_forwards: int = 0
 
     def sequences(self, *, drop: tuple[int, ...] = ()) -> list[list[int]]:
         """The new ids of each row as lists, without the ids in `drop` (the stop id, say)."""
@@ -95,9 +97,10 @@ def drain(
     events: Iterator[Event], canvas: Canvas, on_event: Callable[[Event], None] | None = None
 ) -> Generated:
     """Run a stream to its end."""
-    forwards = 0
+    forwards = draft_forwards = 0
     for event in events:
         forwards = event.forward + 1
+        draft_forwards += event.draft_forwards
         if on_event is not None:
             on_event(event)
     return Generated(
@@ -107,4 +110,5 @@ def drain(
         length_B=canvas.length_B,
         finished_B=canvas.finished_B,
         forwards=forwards,
+        draft_forwards=draft_forwards,
     )

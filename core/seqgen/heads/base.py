@@ -5,9 +5,11 @@ Shapes: B rows, Q open slots, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from seqgen.canvas import Canvas
@@ -32,11 +34,31 @@ class Proposal:
         values: ids [B, Q] or vectors [B, Q, C].
         confidence_BQ: by the definition that `Sampling.confidence` names.
         logits_BQV: after all processors; None for heads without a finite vocabulary.
+        scores_BQV: the logits whose softmax is the confidence; None where that is `logits_BQV`.
     """
 
     values: Tensor
     confidence_BQ: Tensor
     logits_BQV: Tensor | None = None
+    scores_BQV: Tensor | None = None
+
+    def confidence_in(self, values_BQ: Tensor) -> Tensor:
+        """Confidence [B, Q] in other ids than the proposed ones."""
+        scores_BQV = self.logits_BQV if self.scores_BQV is None else self.scores_BQV
+        if scores_BQV is None:
+            raise ValueError("only a head with logits has a confidence in any value")
+        log_p = scores_BQV.log_softmax(dim=-1)
+        return log_p.gather(-1, values_BQ[..., None]).squeeze(-1).exp()
+
+    @staticmethod
+    def join(proposals: Sequence[Proposal]) -> Proposal:
+        """Proposals for consecutive slots as one."""
+        return Proposal(
+            torch.cat([p.values for p in proposals], dim=1),
+            torch.cat([p.confidence_BQ for p in proposals], dim=1),
+            _join([p.logits_BQV for p in proposals]),
+            _join([p.scores_BQV for p in proposals]),
+        )
 
 
 class Head(Protocol):
@@ -49,3 +71,8 @@ class Head(Protocol):
     def loss(self, hidden_BQD: Tensor, targets: Tensor) -> Tensor:
         """Loss of each slot, [B, Q]."""
         ...
+
+
+def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [x for x in parts if x is not None]
+    return torch.cat(present, dim=1) if present else None

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -86,11 +86,14 @@ def fit(
             group["lr"] = rate
         # Every step has its own seed: no random state has to be kept, on any device or process.
         torch.manual_seed(item_seed(seed, f"step {step} rank {rank}"))
+        figures: dict[str, float] = {}
         for part in range(config.accumulate):
             batch = run.batch(step * config.accumulate + part, rank, world)
             losses: dict[str, Tensor] = objective(batch, step)
             torch.autograd.backward(losses["loss"] / config.accumulate)
-        figures = {name: float(value.detach()) for name, value in losses.items()}
+            for name, value in losses.items():
+                share = float(value.detach()) / config.accumulate
+                figures[name] = figures.get(name, 0.0) + share
         if not math.isfinite(figures["loss"]):
             # Before the weights are spoilt: what was saved last is good.
             raise SeqgenError(
@@ -166,6 +169,11 @@ class _Average:
         self.decay = decay
         self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on from these weights, wherever they lie."""
+        for name, value in self.weights.items():
+            value.copy_(weights[name])
+
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (step + 1) / (step + 10))
@@ -234,8 +242,8 @@ def _restore(
         state = torch.load(file, weights_only=True, map_location="cpu")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        if average is not None and state["average"] is not None:
-            average.weights = state["average"]
+        if average is not None:
+            average.restore(state["average"] or state["model"])
     except Exception as error:
         raise CheckpointError(
             f"{file} cannot be resumed",
