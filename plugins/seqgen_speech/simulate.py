@@ -25,10 +25,11 @@ from torch import Tensor
 
 from seqgen.errors import ConfigError
 
-from .augment import SAMPLE_RATE, AugmentConfig, NoiseBank, Wave, augment_wave, mask_features
+from .audio import SAMPLE_RATE
+from .augment import AugmentConfig, NoiseBank, augment_wave, mask_features
 from .corpus import MAX_SECONDS, Corpus, Utterance, to_pcm
 from .features import FrontEnd, estimate_cmvn, fbank, low_frame_rate
-from .resample import resample
+from .resample import Wave, resample
 from .synth import SyntheticSpeech
 
 SPEEDS = ((9, 10), (19, 20), (1, 1), (21, 20), (11, 10))

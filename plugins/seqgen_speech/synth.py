@@ -23,10 +23,10 @@ import numpy as np
 
 from seqgen.errors import CheckpointError, PluginError
 
+from .audio import SAMPLE_RATE
 from .grammar import Grammar, Sentence
 from .text import normalise
 
-SAMPLE_RATE = 16_000
 VOICES = {"slt": 0.4, "rms": 0.2, "awb": 0.2, "kal16": 0.2}
 """flite voices and how often each speaks; slt (female, American) is nearest to the prompts."""
 _PITCH = {"slt": (150.0, 225.0), "awb": (100.0, 160.0)}

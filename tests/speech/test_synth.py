@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from seqgen.errors import CheckpointError, ConfigError, PluginError
+from seqgen_speech.audio import SAMPLE_RATE
 from seqgen_speech.grammar import Grammar
-from seqgen_speech.synth import SAMPLE_RATE, VOICES, SynthConfig, generate, open_cache, speak
+from seqgen_speech.synth import VOICES, SynthConfig, generate, open_cache, speak
 from seqgen_speech.text import normalise
 
 needs_flite = pytest.mark.skipif(
