@@ -85,7 +85,9 @@ class SpeechContext(Context):
         assert self.frames_B is not None
         assert self.alphas_BT is not None
         assert self.peaks_BT is not None
-        frames = int(self.frames_B[row]) * self.upsample + (self.upsample == 1)
+        # FunASR's rule wants the tail frame as well.
+        tail = self.emits_end and self.upsample == 1
+        frames = int(self.frames_B[row]) * self.upsample + tail
         alphas = self.alphas_BT[row, :frames].float().cpu().numpy()
         if self.emits_end:
             peaks = self.peaks_BT[row, :frames].float().cpu().numpy()

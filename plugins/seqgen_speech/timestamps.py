@@ -65,27 +65,35 @@ def integration_times(
     count: int,
     *,
     step_seconds: float = STEP_SECONDS,
-    max_frames: float = MAX_TOKEN_FRAMES,
+    trim: float = 0.05,
+    margin: float = 1.5,
 ) -> Times:
     """Token k lasts while the integral goes from k to k + 1, to a fraction of a frame.
 
-    These are the frames its embedding is made of. Within a frame the integral grows evenly. Of a
-    longer span the last `max_frames` count: weights near zero before a token are silence.
+    These are the frames its embedding is made of. A trained model's weights come in a burst in the
+    middle of each token, with next to nothing between; so the first and last `trim` of a token's
+    weight are left out, lest they reach into the silence, and the burst is widened again.
 
     Args:
-        alphas: [T] weights; scaled here if their sum does not reach `count`.
+        alphas: [T] weights without the tail frame; scaled here so that their sum is `count`.
         count: tokens.
         step_seconds: length of a frame.
+        trim: share of a token's weight cut off at both ends.
+        margin: frames that a token is wider than its burst on both sides, up to half the way to
+            its neighbour.
     """
     if count == 0:
         return []
     alphas_T = np.asarray(alphas, dtype=np.float64)
     integral = np.concatenate([[0.0], np.cumsum(alphas_T)])
-    if integral[-1] < count:
-        integral *= count / max(integral[-1], 1e-9)
-    edges = np.interp(np.arange(count + 1), integral, np.arange(len(integral)))
-    start = np.maximum(edges[:-1], edges[1:] - max_frames)
-    return _seconds(start, edges[1:], step_seconds, float(len(alphas_T)))
+    integral *= count / max(integral[-1], 1e-9)
+    places = np.arange(len(integral))
+    start = np.interp(np.arange(count) + trim, integral, places)
+    end = np.interp(np.arange(count) + 1 - trim, integral, places)
+    halfway = (end[:-1] + start[1:]) / 2
+    start = np.maximum(start - margin, np.concatenate([[0.0], halfway]))
+    end = np.minimum(end + margin, np.concatenate([halfway, [float(len(alphas_T))]]))
+    return _seconds(start, end, step_seconds, float(len(alphas_T)))
 
 
 def fired_times(
