@@ -109,6 +109,8 @@ class SpeechDomain:
 
     def split(self, item: SpeechItem, options: SpeechOptions) -> Iterator[SpeechItem]:
         """The item's audio, whole or in parts cut at silences. Silence gives one empty part."""
+        if item.problem is not None:
+            raise item.problem
         blocks = stream_audio(
             item.path,
             start=item.start,

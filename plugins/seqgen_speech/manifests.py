@@ -44,6 +44,8 @@ class SpeechItem:
         reference: the true text, if known.
         duration: seconds by the header; 0.0 if unknown.
         wave: samples [S] at 16 kHz, once read.
+        problem: why a manifest's line names no item; reading it raises this, so that the other
+            lines go on.
     """
 
     id: str
@@ -53,6 +55,7 @@ class SpeechItem:
     reference: str | None = None
     duration: float = 0.0
     wave: Wave | None = field(default=None, repr=False, compare=False)
+    problem: InputError | None = field(default=None, compare=False)
 
     @property
     def size(self) -> float:
@@ -76,7 +79,8 @@ def list_items(source: str, *, references: References = "auto") -> Iterator[Spee
     one.
 
     Raises:
-        InputError: nothing is found, or a manifest is malformed (the line is named).
+        InputError: nothing is found, or a manifest cannot be read. A malformed line is an item with
+            a `problem`.
     """
     path = Path(source)
     if source == "-":
@@ -165,23 +169,29 @@ def _reference(path: Path, references: References) -> str | None:
 def _jsonl(manifest: Path) -> Iterator[SpeechItem]:
     seen: set[str] = set()
     for number, line in _lines(manifest):
-        where = f"{manifest}, line {number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where} is not JSON", why=str(error)) from error
-        audio = _pick(row, _AUDIO_KEYS) if isinstance(row, dict) else None
-        if not isinstance(audio, str) or not audio:
-            raise InputError(
-                f"{where} names no audio file",
-                fix='each line is an object such as {"key": "a1", "source": "a1.wav"}',
-            )
-        path = _resolve(manifest, audio, where)
-        key = _pick(row, _ID_KEYS)
-        key = Path(audio).with_suffix("").as_posix() if key is None else str(key)
-        start, stop = _range(row, where)
-        text = _pick(row, _TEXT_KEYS)
-        yield _entry(key, path, start, stop, None if text is None else str(text), seen, where)
+            yield _jsonl_item(manifest, line, seen, f"{manifest}, line {number}")
+        except InputError as error:
+            yield SpeechItem(f"{manifest.name}:{number}", str(manifest), problem=error)
+
+
+def _jsonl_item(manifest: Path, line: str, seen: set[str], where: str) -> SpeechItem:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where} is not JSON", why=str(error)) from error
+    audio = _pick(row, _AUDIO_KEYS) if isinstance(row, dict) else None
+    if not isinstance(audio, str) or not audio:
+        raise InputError(
+            f"{where} names no audio file",
+            fix='each line is an object such as {"key": "a1", "source": "a1.wav"}',
+        )
+    path = _resolve(manifest, audio, where)
+    key = _pick(row, _ID_KEYS)
+    key = Path(audio).with_suffix("").as_posix() if key is None else str(key)
+    start, stop = _range(row, where)
+    text = _pick(row, _TEXT_KEYS)
+    return _entry(key, path, start, stop, None if text is None else str(text), seen, where)
 
 
 def _kaldi(scp: Path) -> Iterator[SpeechItem]:
@@ -190,23 +200,33 @@ def _kaldi(scp: Path) -> Iterator[SpeechItem]:
     texts = _table(scp.with_name("text"), missing_ok=True)
     parts = _table(scp.with_name("segments"), missing_ok=True)
     seen: set[str] = set()
-    paths = {key: _resolve(scp, name, f"{scp}, key {key}") for key, name in audio.items()}
-    if not parts:
-        for key, path in paths.items():
-            yield _entry(key, path, 0.0, None, texts.get(key), seen, str(scp))
-        return
-    for key, rest in parts.items():
-        where = f"{scp.with_name('segments')}, key {key}"
+    for key, rest in (parts or audio).items():
         try:
-            recording, start, stop = rest.split()
-            begin, end = float(start), float(stop)
-            path = paths[recording]
-        except (ValueError, KeyError) as error:
-            raise InputError(
-                f"{where} is malformed",
-                why=f"{rest!r} is not `recording start stop` with a recording of {scp}",
-            ) from error
-        yield _entry(key, path, begin, None if end < 0 else end, texts.get(key), seen, where)
+            if not parts:
+                path = _resolve(scp, rest, f"{scp}, key {key}")
+                yield _entry(key, path, 0.0, None, texts.get(key), seen, str(scp))
+                continue
+            recording, start, stop = _segment(rest, audio, scp, key)
+            path = _resolve(scp, audio[recording], f"{scp}, key {recording}")
+            yield _entry(key, path, start, stop, texts.get(key), seen, str(scp))
+        except InputError as error:
+            yield SpeechItem(key, str(scp), problem=error)
+
+
+def _segment(
+    rest: str, audio: Mapping[str, str], scp: Path, key: str
+) -> tuple[str, float, float | None]:
+    """`recording start stop` of a line of `segments`; a negative stop is the end."""
+    try:
+        recording, start, stop = rest.split()
+        begin, end = float(start), float(stop)
+        audio[recording]
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{scp.with_name('segments')}, key {key} is malformed",
+            why=f"{rest!r} is not `recording start stop` with a recording of {scp}",
+        ) from error
+    return recording, begin, None if end < 0 else end
 
 
 def _entry(

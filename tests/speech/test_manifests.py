@@ -109,12 +109,23 @@ def test_jsonl(folder: Path, tmp_path: Path) -> None:
         ('{"audio": "a.wav", "start": "x"}', "must be seconds"),
         ('{"audio": "https://example.org/a.wav"}', "web address"),
         ('{"audio": "rm -rf / |"}', "is a command"),
-        ("", "is empty"),
     ],
 )
-def test_malformed_jsonl(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "list.jsonl").write_text(text)
-    with pytest.raises(InputError, match=message):
+def test_a_malformed_line_is_a_bad_item_and_the_others_go_on(
+    folder: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    last = f'{{"key": "last", "audio": "{folder}/a.flac"}}'
+    (tmp_path / "list.jsonl").write_text(f"{text}\n{last}\n")
+    *_, bad, good = list_items(str(tmp_path / "list.jsonl"))
+    assert good.problem is None
+    assert good.id == "last"
+    assert message in str(bad.problem)
+    assert bad.id.startswith("list.jsonl:")
+
+
+def test_an_empty_manifest_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text("")
+    with pytest.raises(InputError, match="is empty"):
         ids(tmp_path / "list.jsonl")
 
 
@@ -136,15 +147,15 @@ def test_kaldi_folder(folder: Path, tmp_path: Path) -> None:
         SpeechItem("s2", f"{folder}/b.wav", 0.0, None, None, 0.5),
     ]
     (kaldi / "segments").write_text("s1 r9 0.1 0.2\n")
-    with pytest.raises(InputError, match="key s1 is malformed"):
-        ids(kaldi)
+    (bad,) = list_items(str(kaldi))
+    assert "key s1 is malformed" in str(bad.problem)
 
 
 def test_pipes_are_never_executed(tmp_path: Path) -> None:
     canary = tmp_path / "ran"
     (tmp_path / "wav.scp").write_text(f"a touch {canary} |\n")
-    with pytest.raises(InputError, match="is a command"):
-        ids(tmp_path)
+    (bad,) = list_items(str(tmp_path))
+    assert "is a command" in str(bad.problem)
     assert not canary.exists()
 
 
