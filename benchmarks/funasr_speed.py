@@ -85,7 +85,8 @@ def make_pair(size: str) -> tuple[Callable, Callable]:
         Path(folder, "configuration.json").write_text(json.dumps({"file_path_metas": metas}))
         Path(folder, "config.yaml").write_text(yaml.safe_dump(config))
         torch.manual_seed(0)
-        auto = AutoModel(model=folder, device="cpu", disable_update=True, disable_pbar=True)
+        auto = AutoModel(model=folder, device="cpu", ncpu=1, disable_update=True, disable_pbar=True)
+    torch.set_num_threads(1)  # AutoModel has set its own number
     net, kwargs = auto.model.eval(), auto.kwargs
     net.predictor.cif_output.bias.data.fill_(-0.85)
     state = net.state_dict()

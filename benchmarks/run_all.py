@@ -26,6 +26,7 @@ SCRIPTS = {
     # With the peers' environment there is a column for the package transformers.
     "loop_overhead": FUNASR if FUNASR.exists() else Path(sys.executable),
     "funasr_speed": FUNASR,
+    "speech_wer": Path(sys.executable),
 }
 """Benchmark -> the interpreter that runs it."""
 
@@ -41,7 +42,7 @@ def main() -> None:
         if not python.exists():
             print(f"{name}: skipped, its peer is not installed (make peers)", flush=True)
             continue
-        paths = os.pathsep.join(str(ROOT / part) for part in ("core", "plugins"))
+        paths = os.pathsep.join(str(ROOT / part) for part in ("core", "cli", "plugins"))
         done = subprocess.run(
             [python, HERE / f"{name}.py", "--json", RESULTS / f"{name}.json"],
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},

@@ -1,6 +1,6 @@
 """Word error rates on the development set: every decoder, beside pocketsphinx on the digits.
 
-    python benchmarks/speech_wer.py --data ../shared/data/speech [--model CARD|PATH]
+    python benchmarks/speech_wer.py [--data FOLDER] [--model CARD|PATH] [--json FILE]
 
 Writes the development set (held-out prompts, strings of held-out digits) to a folder, scores each
 decoder by `seqgen eval`, and, where `.peers/pocketsphinx` is installed (tests/parity/
@@ -24,32 +24,34 @@ DECODERS = ("paraformer", "ar", "mask-predict", "block-diffusion")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "speech")
     parser.add_argument("--model", default="")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--json", type=Path, help="also write the result here")
     arguments = parser.parse_args()
 
+    import torch
+
+    from seqgen.benchmark import print_result, result, write_result
     from seqgen_speech.corpus import write_development_set
 
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         prompts, digits = write_development_set(arguments.data, Path(temporary))
-        rows = []
-        for decoder in DECODERS:
-            scores = {
-                name: evaluate(manifest, decoder, arguments.model)
-                for name, manifest in (("digits", digits), ("prompts", prompts))
+        rows: list[dict[str, Any]] = [
+            {
+                "case": decoder,
+                "wer_digits": evaluate(digits, decoder, arguments.model)["wer"],
+                "wer_prompts": evaluate(prompts, decoder, arguments.model)["wer"],
             }
-            rows.append({"decoder": decoder, **{f"wer_{k}": s["wer"] for k, s in scores.items()}})
-        rows.append({"decoder": "pocketsphinx, digit grammar", "wer_digits": pocketsphinx(digits)})
-    for row in rows:
-        cells = (
-            f"{row[key]:8.2%}" if row.get(key) is not None else "       -"
-            for key in ("wer_digits", "wer_prompts")
-        )
-        print(f"{row['decoder']:30}", *cells)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps({"benchmark": "speech_wer", "rows": rows}, indent=1))
+            for decoder in DECODERS
+        ]
+        rows.append({"case": "pocketsphinx, digit grammar", "wer_digits": pocketsphinx(digits)})
+    outcome = result(
+        "speech_wer", [{k: v for k, v in row.items() if v is not None} for row in rows]
+    )
+    print_result(outcome)
+    if arguments.json:
+        write_result(outcome, arguments.json)
 
 
 def evaluate(manifest: Path, decoder: str, model: str) -> dict[str, Any]:
