@@ -8,14 +8,14 @@ Shapes: B rows, Q tokens of a window, N tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from seqgen.canvas import Canvas
-from seqgen.decoders.base import Generated, drain
+from seqgen.decoders.base import StreamDecoder
 from seqgen.events import Event
 from seqgen.model import Context, SequenceModel
 from seqgen_speech.features import FrontEnd
@@ -27,7 +27,7 @@ PUSH_SAMPLES = 9600
 
 
 @dataclass(frozen=True)
-class StreamingDecoder:
+class StreamingDecoder(StreamDecoder):
     """Decode waveforms as they would arrive.
 
     Attributes:
@@ -78,14 +78,3 @@ class StreamingDecoder:
                 )
                 forward += 1
         canvas.length_B = lengths
-
-    def generate(
-        self,
-        model: SequenceModel,
-        canvas: Canvas,
-        context: Context | None = None,
-        *,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> Generated:
-        """All tokens of all rows."""
-        return drain(self.stream(model, canvas, context), canvas, on_event)

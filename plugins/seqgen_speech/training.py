@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from seqgen.training.task import FitConfig, TrainingRun
 from seqgen.transformer import TransformerConfig
 from seqgen_speech.augment import AugmentConfig
 from seqgen_speech.corpus import Corpus, digit_strings, load_corpus
-from seqgen_speech.features import FrontEnd, FrontEndConfig, estimate_cmvn
+from seqgen_speech.features import FrontEndConfig
 from seqgen_speech.losses import ParaformerLossConfig, mwer_loss, paraformer_loss
 from seqgen_speech.metrics import edits
 from seqgen_speech.paraformer import ParaformerConfig
@@ -39,11 +39,9 @@ from seqgen_speech.recogniser import (
     load_recogniser,
     save_recogniser,
 )
-from seqgen_speech.simulate import Batch, SimulateConfig, SpeechBatches
+from seqgen_speech.simulate import Batch, SimulateConfig, SpeechBatches, tokenizer_texts
 from seqgen_speech.synth import SynthConfig, generate
 from seqgen_speech.text import train_bpe
-
-CMVN_BATCHES = 40
 
 
 @dataclass(frozen=True)
@@ -149,9 +147,7 @@ class SpeechRun:
             if options.mwer and self.model.masked is None and options.masked_weight:
                 raise CheckpointError(f"{options.init} has no masked decoder to train")
         else:
-            texts = [u.text for u in (*corpus.prompts, *corpus.digits)]
-            texts += synthetic.texts if synthetic is not None else []
-            tokens = train_bpe(texts, options.vocabulary)
+            tokens = train_bpe(tokenizer_texts(corpus, synthetic), options.vocabulary)
             self.model = Recogniser(_configuration(options, len(tokens)), tokens)
         config = SimulateConfig(
             seed=seed,
@@ -165,7 +161,9 @@ class SpeechRun:
         front_end = self.model.front_end
         self.batches = SpeechBatches(corpus, synthetic, self.model.tokens, front_end, config)
         if not options.init:
-            self._normalise(front_end)
+            shift, scale = self.batches.cmvn()
+            front_end.shift.copy_(shift)
+            front_end.scale.copy_(scale)
         self.losses_config = ParaformerLossConfig(
             sampling_ratio=options.sampling_ratio,
             label_smoothing=options.label_smoothing,
@@ -279,19 +277,6 @@ class SpeechRun:
 
     def export(self, folder: Path, notes: Mapping[str, Any]) -> Path:
         return save_recogniser(self.model, folder / "model.safetensors", notes)
-
-    def _normalise(self, front_end: FrontEnd) -> None:
-        """Estimate the CMVN vectors from the first batches, as they are trained on."""
-
-        def frames() -> Iterable[Tensor]:
-            for step in range(CMVN_BATCHES):
-                batch = self.batches.batch(step)
-                rows = zip(batch.features_BLD, batch.feature_lengths_B.tolist(), strict=True)
-                yield from (row[:length] for row, length in rows)
-
-        shift, scale = estimate_cmvn(frames())
-        front_end.shift.copy_(shift)
-        front_end.scale.copy_(scale)
 
 
 def _augmentation(strength: float) -> AugmentConfig:

@@ -69,17 +69,13 @@ class Decoder(Protocol):
         ...
 
 
-class GroupDecoder:
-    """Base of the decoders that are one `Recipe` over the loop."""
-
-    def recipe(self, model: SequenceModel) -> Recipe:
-        raise TypeError(f"{type(self).__name__} must define recipe()")
+class StreamDecoder:
+    """Base of the decoders: `generate` drains `stream`."""
 
     def stream(
         self, model: SequenceModel, canvas: Canvas, context: Context | None = None
     ) -> Iterator[Event]:
-        """Decode `canvas` in place, yielding an event a forward pass."""
-        return decode(model, canvas, context, self.recipe(model))
+        raise TypeError(f"{type(self).__name__} must define stream()")
 
     def generate(
         self,
@@ -91,6 +87,19 @@ class GroupDecoder:
     ) -> Generated:
         """Decode `canvas` in place; `on_event` sees every event."""
         return drain(self.stream(model, canvas, context), canvas, on_event)
+
+
+class GroupDecoder(StreamDecoder):
+    """Base of the decoders that are one `Recipe` over the loop."""
+
+    def recipe(self, model: SequenceModel) -> Recipe:
+        raise TypeError(f"{type(self).__name__} must define recipe()")
+
+    def stream(
+        self, model: SequenceModel, canvas: Canvas, context: Context | None = None
+    ) -> Iterator[Event]:
+        """Decode `canvas` in place, yielding an event a forward pass."""
+        return decode(model, canvas, context, self.recipe(model))
 
 
 def drain(

@@ -10,7 +10,7 @@ Shapes: B rows, K drafted slots, Q = K + 1 verified slots, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seqgen import noise
 from seqgen.canvas import OPEN, Canvas
-from seqgen.decoders.base import Generated, drain
+from seqgen.decoders.base import StreamDecoder
 from seqgen.drafts import (
     ACCEPT_DRAW,
     TARGET_DRAW,
@@ -36,7 +36,7 @@ from seqgen.raster import Front, RasterFeed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speculative:
+class Speculative(StreamDecoder):
     """Decode token by token, several tokens a pass of the model.
 
     An event is a pass of the target: what it proposed, kept, and which drafts it rolled back.
@@ -65,17 +65,6 @@ class Speculative:
     ) -> Iterator[Event]:
         """Decode `canvas` in place, yielding an event a verifying pass."""
         return _decode(self, model, canvas, context)
-
-    def generate(
-        self,
-        model: SequenceModel,
-        canvas: Canvas,
-        context: Context | None = None,
-        *,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> Generated:
-        """Decode `canvas` in place; `on_event` sees every event."""
-        return drain(self.stream(model, canvas, context), canvas, on_event)
 
 
 @torch.inference_mode()
