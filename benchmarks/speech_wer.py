@@ -29,6 +29,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the result here")
     arguments = parser.parse_args()
 
+    if not arguments.data.is_dir():
+        print(f"skipped: no recordings at {arguments.data}; give --data FOLDER", file=sys.stderr)
+        return
+
     import torch
 
     from seqgen.benchmark import print_result, result, write_result
@@ -37,11 +41,13 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         prompts, digits = write_development_set(arguments.data, Path(temporary))
+        known = with_known_words(prompts, arguments.data)
         rows: list[dict[str, Any]] = [
             {
                 "case": decoder,
                 "wer_digits": evaluate(digits, decoder, arguments.model)["wer"],
                 "wer_prompts": evaluate(prompts, decoder, arguments.model)["wer"],
+                "wer_prompts_known_words": evaluate(known, decoder, arguments.model)["wer"],
             }
             for decoder in DECODERS
         ]
@@ -52,6 +58,18 @@ def main() -> None:
     print_result(outcome)
     if arguments.json:
         write_result(outcome, arguments.json)
+
+
+def with_known_words(manifest: Path, data: Path) -> Path:
+    """The prompts of a manifest all of whose words occur in some training prompt."""
+    from seqgen_speech.corpus import load_corpus
+
+    known = {word for prompt in load_corpus(data).prompts for word in prompt.text.split()}
+    lines = manifest.read_text().splitlines()
+    kept = [line for line in lines if known.issuperset(json.loads(line)["target"].split())]
+    path = manifest.with_name("dev-prompts-known.jsonl")
+    path.write_text("".join(f"{line}\n" for line in kept))
+    return path
 
 
 def evaluate(manifest: Path, decoder: str, model: str) -> dict[str, Any]:

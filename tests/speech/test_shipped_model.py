@@ -93,31 +93,34 @@ def test_streaming_says_what_the_chunked_reference_says(model: Any) -> None:
 
 
 def test_times_are_where_the_words_are(model: Any, shared_data: Path, tmp_path: Path) -> None:
-    """Digits put at known places: the middle of each recognised word lies within the word."""
+    """Digits of six speakers at known places, in strings recognised without an error: the middle
+    of a word's time lies within the word, give or take 0.1 s. (The rule was set on one of them.)"""
     import soundfile
 
     from seqgen_speech.audio import SAMPLE_RATE
     from seqgen_speech.corpus import load_corpus
 
-    digits = [d for d in load_corpus(shared_data / "speech").dev_digits if d.speaker == "jackson"]
-    rng = np.random.default_rng(0)
+    held_out = load_corpus(shared_data / "speech").dev_digits
     inside = total = 0
-    for number in range(8):
-        parts, spans = [np.zeros(4000, np.int16)], []
-        for digit in (digits[i] for i in rng.integers(len(digits), size=5)):
-            start = sum(map(len, parts)) / SAMPLE_RATE
-            spans.append((digit.text, start, start + digit.seconds))
-            pause = np.round(rng.normal(0, 10, rng.integers(3000, 9000))).astype(np.int16)
-            parts += [digit.wave, pause]
-        file = tmp_path / f"{number}.wav"
-        soundfile.write(file, np.concatenate(parts), SAMPLE_RATE)
-        (row,), _ = decoded(model, [str(file)], "paraformer")
-        if row["tokens"] != [text for text, _, _ in spans]:
-            continue
-        for (_, start, stop), (begin, end) in zip(spans, row["times"], strict=True):
-            total += 1
-            inside += start - 0.1 <= (begin + end) / 2 <= stop + 0.1
-    assert total >= 20, "too few strings were recognised to judge their times"
+    for speaker in sorted({digit.speaker for digit in held_out}):
+        digits = [digit for digit in held_out if digit.speaker == speaker]
+        rng = np.random.default_rng(0)
+        for number in range(8):
+            parts, spans = [np.zeros(4000, np.int16)], []
+            for digit in (digits[i] for i in rng.integers(len(digits), size=5)):
+                start = sum(map(len, parts)) / SAMPLE_RATE
+                spans.append((digit.text, start, start + digit.seconds))
+                pause = np.round(rng.normal(0, 10, rng.integers(3000, 9000))).astype(np.int16)
+                parts += [digit.wave, pause]
+            file = tmp_path / f"{number}.wav"
+            soundfile.write(file, np.concatenate(parts), SAMPLE_RATE)
+            (row,), _ = decoded(model, [str(file)], "paraformer")
+            if row["tokens"] != [text for text, _, _ in spans]:
+                continue
+            for (_, start, stop), (begin, end) in zip(spans, row["times"], strict=True):
+                total += 1
+                inside += start - 0.1 <= (begin + end) / 2 <= stop + 0.1
+    assert total >= 150, "too few strings were recognised to judge their times"
     assert inside / total > 0.9
 
 
