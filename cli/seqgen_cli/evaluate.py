@@ -34,7 +34,7 @@ Exit codes as for `seqgen run`: 1 if some items failed (they are scored as the p
 @click.option("-o", "--output", metavar="OUT", help="Keep the rows too, as JSON lines.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--plot", metavar="FILE", help="Draw how the metrics spread over the items.")
+@click.option("--plot", metavar="FILE", help="Draw how the metrics come about.")
 def command(
     request: Request,
     decoder: str | None,
@@ -53,6 +53,10 @@ def command(
 
     job = resolve(request, decoder=decoder)
     out = _free(output, overwrite=overwrite)
+    if plot is not None:
+        from seqgen.plots import picture_format
+
+        picture_format(Path(plot))  # before the work, not after it
     if job.is_example:
         note(f"no INPUT given: scoring the example shipped with {job.plugin}")
     entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)
@@ -66,9 +70,9 @@ def command(
     if score.no_metrics:
         raise InputError("these inputs cannot be scored", why=score.no_metrics)
     if plot is not None:
-        from seqgen.plots import plot_spread
+        from seqgen.plots import plot_metrics
 
-        plot_spread(evaluated, job.domain, Path(plot))
+        plot_metrics(evaluated, job.domain, Path(plot))
         note(f"wrote {plot}")
     _print(job, score, as_json=as_json)
     if score.failures:

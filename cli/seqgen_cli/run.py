@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ import click
 from seqgen.errors import UsageError
 from seqgen_cli.console import note
 from seqgen_cli.job import Job, Request, job_options, resolve, resolve_device
+from seqgen_cli.pictures import Pictures
 from seqgen_cli.plugin_command import PluginCommand
 from seqgen_cli.work import Work, tracing
 
@@ -25,6 +27,7 @@ Examples:
   seqgen run --plugin speech hello.wav clips/ -o text.jsonl
   seqgen run --plugin speech clips/ -o text.jsonl --resume
   seqgen run --plugin speech clips/ -o part0.jsonl --shard 0/3
+  seqgen run --plugin peptides spectra.mgf -o out.mztab --plot pictures/
   seqgen run --plugin speech --help                   its options, decoders, formats
 
 Exit codes: 0 all done, 1 some items failed (each has its reason in the output), 2 usage,
@@ -43,6 +46,7 @@ Exit codes: 0 all done, 1 some items failed (each has its reason in the output),
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 @click.option("--shard", metavar="i/n", help="Do part i of n (0 <= i < n) of the inputs.")
 @click.option("--trace", metavar="FILE", help="Write every decoding step as a JSON line.")
+@click.option("--plot", metavar="DIR", help="Draw every finished item, if the plugin can.")
 @click.option("--timings", is_flag=True, help="Measured seconds in OUT (else null there).")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.pass_context
@@ -56,6 +60,7 @@ def command(
     overwrite: bool,
     shard: str | None,
     trace: str | None,
+    plot: str | None,
     timings: bool,
     dry_run: bool,
 ) -> None:
@@ -72,6 +77,7 @@ def command(
     job = resolve(request, decoder=decoder)
     part = Shard.parse(shard) if shard is not None else Shard()
     target = _target(job, output, format_, resume=resume, overwrite=overwrite)
+    pictures = None if plot is None else Pictures(Path(plot).expanduser(), job)
     if job.is_example:
         note(f"no INPUT given: running the example shipped with {job.plugin}")
     entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)
@@ -81,7 +87,7 @@ def command(
         return
     if target is not None:
         target.rehearse(sum(len(batch.entries) for batch in batches), job.domain)
-    work = Work(ctx, request, job, entries, batches)
+    work = Work(ctx, request, job, entries, batches, pictures)
     with tracing(trace, append=resume) as on_event:
         if target is None:
             failures = work.to_stdout(on_event)

@@ -121,6 +121,7 @@ def command(
     torch.manual_seed(seed)
     run = task.start(
         options,
+        fit_config,
         data=None if data is None else Path(data).expanduser(),
         seed=seed,
         folder=folder,

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from seqgen.artifacts import ArtifactFolder
     from seqgen.batching import Batch, Entry
+    from seqgen.domain import Domain
     from seqgen.journal import Journal
     from seqgen.output import Output
     from seqgen.runner import BatchResult, OnEvent, Row, Runner
+    from seqgen_cli.pictures import Pictures
 
 
 class Work:
@@ -37,12 +39,14 @@ class Work:
         job: Job,
         entries: Sequence[Entry[Any]],
         batches: Sequence[Batch[Any]],
+        pictures: Pictures | None = None,
     ) -> None:
         self.ctx = ctx
         self.request = request
         self.job = job
         self.entries = entries
         self.batches = batches
+        self.pictures = pictures
         self.items = sum(len(batch.entries) for batch in batches)
 
     def runner(self, on_event: OnEvent | None) -> Runner[Any]:
@@ -87,6 +91,8 @@ class Work:
             raise SystemExit(130) from None
         if artifacts.written:
             note(f"{artifacts.written} files in {artifacts.folder}/")
+        if self.pictures is not None:
+            self.pictures.say_done()
         self._say_done(done, failures, time.perf_counter() - started)
         return failures
 
@@ -105,13 +111,16 @@ class Work:
                         for batch in todo:
                             result = runner.decode(batch)
                             rows = _with_paths(result, artifacts)
+                            self._draw(result.batch, rows)
                             journal.append(
                                 batch.index, rows, forwards=result.forwards, seconds=result.seconds
                             )
                             bar.advance(len(rows))
                 journal.finish()
                 rows_out = journal.rows() if timings else _without_times(journal.rows())
-                target.write(rows_out, self.job.domain)
+                target.write(rows_out, self._writer())
+                if resume:
+                    self._draw_missing(journal)
                 totals = journal.totals
         except KeyboardInterrupt:
             note("interrupted; what is finished is kept. To go on:")
@@ -121,14 +130,39 @@ class Work:
         # A format that holds one item has no file for one that failed.
         wrote = "wrote" if target.path.exists() else "nothing to write to"
         note(f"{wrote} {target.path}")
+        if self.pictures is not None:
+            self.pictures.say_done()
         return totals.failures
 
     def _decode(
         self, runner: Runner[Any], artifacts: ArtifactFolder, bar: Bar
     ) -> Iterator[list[tuple[int, Row]]]:
         for batch in self.batches:
-            yield _with_paths(runner.decode(batch), artifacts)
+            rows = _with_paths(runner.decode(batch), artifacts)
+            self._draw(batch, rows)
+            yield rows
             bar.advance(len(batch.entries))
+
+    def _draw(self, batch: Batch[Any], rows: Sequence[tuple[int, Row]]) -> None:
+        if self.pictures is not None:
+            for entry, (_, row) in zip(batch.entries, rows, strict=True):
+                self.pictures.draw(entry, row)
+
+    def _draw_missing(self, journal: Journal) -> None:
+        """Pictures of what an earlier run finished without them."""
+        if self.pictures is not None:
+            entries = {entry.id: entry for entry in self.entries}
+            for row in journal.rows():
+                self.pictures.draw(entries[row["id"]], row, anew=False)
+
+    def _writer(self) -> Domain[Any]:
+        """The domain, told of the settings where its formats name them."""
+        from seqgen.domain import SettingsAware
+
+        domain = self.job.domain
+        if isinstance(domain, SettingsAware):
+            return domain.with_settings(self.job.settings())
+        return domain
 
     def _first(self) -> int:
         return min((entry.index for batch in self.batches for entry in batch.entries), default=0)

@@ -95,13 +95,8 @@ def attend(
         masked_prefill = view is not None and query_BHQd.shape[2] >= 128
         backend = "flex" if query_BHQd.is_cuda and masked_prefill else "sdpa"
     if backend == "sdpa":
-        return F.scaled_dot_product_attention(
-            query_BHQd,
-            key_BGKd,
-            value_BGKd,
-            attn_mask=None if view is None else view.dense,
-            enable_gqa=query_BHQd.shape[1] != key_BGKd.shape[1],
-        )
+        dense = None if view is None else view.dense
+        return fused_attention(query_BHQd, key_BGKd, value_BGKd, dense)
     if backend == "flex":
         return _flex(query_BHQd, key_BGKd, value_BGKd, view)
     if backend == "reference":
@@ -109,6 +104,25 @@ def attend(
             query_BHQd, key_BGKd, value_BGKd, None if view is None else view.dense
         )
     raise ValueError(f"unknown attention backend {backend!r}: auto, sdpa, flex or reference")
+
+
+def fused_attention(
+    query_BHQd: Tensor, key_BGKd: Tensor, value_BGKd: Tensor, mask: Tensor | None
+) -> Tensor:
+    """PyTorch's fused attention under a boolean mask that broadcasts to [B, H, Q, K]."""
+    gqa = query_BHQd.shape[1] != key_BGKd.shape[1]
+    half = query_BHQd.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    training = torch.is_grad_enabled() and query_BHQd.requires_grad
+    if query_BHQd.device.type == "cpu" and training and half and not gqa:
+        # The fused kernel's backward pass in bfloat16 takes three times as long as its parts.
+        scores = query_BHQd @ key_BGKd.transpose(-1, -2) * query_BHQd.shape[-1] ** -0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        mixed: Tensor = scores.softmax(dim=-1) @ value_BGKd
+        return mixed
+    return F.scaled_dot_product_attention(
+        query_BHQd, key_BGKd, value_BGKd, attn_mask=mask, enable_gqa=gqa
+    )
 
 
 def reference_attention(

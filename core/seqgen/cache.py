@@ -144,12 +144,53 @@ class Cache:
 
     def reorder(self, index_B: Tensor) -> None:
         """Row b takes over the entries of row `index_B[b]` (beams)."""
-        end = self.bound
-        for buffer in (*self.keys, *self.values):
-            buffer[:, :, :end] = buffer[index_B, :, :end]
-        self.slots_BN[:, :end] = self.slots_BN[index_B, :end]
-        self.used_BN[:, :end] = self.used_BN[index_B, :end]
-        self.length_B = self.length_B[index_B]
+        self.keep_rows(index_B)
+
+    def keep_rows(self, index_B: Tensor) -> None:
+        """Go on with these rows, in this sequence; no more of them than there are.
+
+        Only entries in use are moved, and the memory of the others is not given back.
+        """
+        rows, end = index_B.shape[0], self.bound
+        if rows > self.length_B.shape[0]:
+            raise ValueError(f"cannot keep {rows} of {self.length_B.shape[0]} rows")
+        for buffers in (self.keys, self.values):
+            for layer, buffer in enumerate(buffers):
+                buffer[:rows, :, :end] = buffer[:, :, :end].index_select(0, index_B)
+                buffers[layer] = buffer[:rows]
+        self.slots_BN[:rows, :end] = self.slots_BN[:, :end].index_select(0, index_B)
+        self.used_BN[:rows, :end] = self.used_BN[:, :end].index_select(0, index_B)
+        self.slots_BN, self.used_BN = self.slots_BN[:rows], self.used_BN[:rows]
+        self.length_B = self.length_B.index_select(0, index_B)
+
+    def keep_entries(self, index_BE: Tensor, *, capacity: int | None = None) -> None:
+        """Go on with these entries of every row, as many in each, in this sequence.
+
+        Args:
+            index_BE: int64, settled entries; rows that need fewer may name any.
+            capacity: room for entries from now on; as before if None.
+        """
+        batch, kept = index_BE.shape
+        if capacity is not None and capacity < kept:
+            raise ValueError(f"{kept} entries do not fit a capacity of {capacity}")
+        heads, width = self.keys[0].shape[1], self.keys[0].shape[3]
+        wide = index_BE[:, None, :, None].expand(batch, heads, kept, width)
+        grown = None if capacity in (None, self.capacity) else capacity
+        for buffers in (self.keys, self.values):
+            for layer, buffer in enumerate(buffers):
+                chosen = buffer.gather(2, wide)
+                if grown is not None:
+                    buffer = buffer.new_zeros(batch, heads, grown, width)
+                    buffers[layer] = buffer
+                buffer[:, :, :kept] = chosen
+        slots, used = self.slots_BN.gather(1, index_BE), self.used_BN.gather(1, index_BE)
+        if grown is not None:
+            self.slots_BN = self.slots_BN.new_zeros(batch, grown)
+            self.used_BN = self.used_BN.new_zeros(batch, grown)
+            self.capacity = grown
+        self.slots_BN[:, :kept], self.used_BN[:, :kept] = slots, used
+        self.length_B = torch.full_like(self.length_B, kept)
+        self.uniform = self.bound = kept
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.uniform, self.bound, self.length_B.clone())

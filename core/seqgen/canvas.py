@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from seqgen.errors import InputError
+
 OPEN = 0
 """A slot without a value: the model sees a mask (or nothing) there."""
 COMMITTED = 1
@@ -26,6 +28,8 @@ class Canvas:
         values: token ids int64 [B, S], or continuous vectors float [B, S, C].
         state_BS: uint8, `OPEN` or `COMMITTED`.
         confidence_BS: float32, the confidence a slot was committed with; 1 for the prompt.
+        parameters: float32 [B, S, C, P], the distribution each value was chosen from
+            (`Proposal.parameters`); zeros for the prompt, None before a head has given any.
         prompt_B: int64, slots given by the user; they never change.
         length_B: int64, slots of a row in use; shrinks to the stop slot when the row stops.
         seeds_B: int64, the source of a row's randomness.
@@ -82,6 +86,7 @@ class Canvas:
         self.has_given = given is not None
         self.state_BS = known_BS.to(torch.uint8)
         self.confidence_BS = known_BS.float()
+        self.parameters: Tensor | None = None
         self.finished_B = torch.zeros(batch, dtype=torch.bool, device=device)
 
     @classmethod
@@ -100,6 +105,38 @@ class Canvas:
         for row, prompt in enumerate(prompts):
             values[row, : len(prompt)] = torch.tensor(list(prompt), dtype=torch.int64)
         return cls(values.to(device), prompt=[len(p) for p in prompts], length=lengths, seeds=seeds)
+
+    @classmethod
+    def vectors(
+        cls,
+        prompts: Sequence[Tensor],
+        *,
+        new: int | Sequence[int],
+        seeds: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Canvas:
+        """A canvas of continuous values: each row's prompt and room for `new` vectors after it.
+
+        Args:
+            prompts: float [slots, C] a row; a row without a prompt has 0 slots.
+
+        Raises:
+            InputError: a number of a prompt is not finite.
+        """
+        fresh = [new] * len(prompts) if isinstance(new, int) else list(new)
+        lengths = [len(p) + n for p, n in zip(prompts, fresh, strict=True)]
+        values = torch.zeros(len(prompts), max(lengths), prompts[0].shape[-1], device=device)
+        for row, prompt in enumerate(prompts):
+            values[row, : len(prompt)] = prompt
+        bad = (~values.isfinite().all(dim=-1)).nonzero()
+        if bad.numel():
+            row, slot = bad[0].tolist()
+            raise InputError(
+                f"row {row}, slot {slot}: {values[row, slot].tolist()} is not finite",
+                why="it would spread to every value that depends on it",
+                fix="fill it, or leave it out",
+            )
+        return cls(values, prompt=[len(p) for p in prompts], length=lengths, seeds=seeds)
 
     @property
     def batch(self) -> int:
@@ -123,15 +160,21 @@ class Canvas:
         return open_BQ if valid_BQ is None else open_BQ & valid_BQ
 
     def commit(
-        self, slots_BQ: Tensor, values: Tensor, confidence_BQ: Tensor, keep_BQ: Tensor
+        self,
+        slots_BQ: Tensor,
+        values: Tensor,
+        confidence_BQ: Tensor,
+        keep_BQ: Tensor,
+        parameters: Tensor | None = None,
     ) -> None:
         """Write the kept values. The caller guarantees that `keep_BQ` marks open slots only."""
         slots_BQ = slots_BQ.expand(self.batch, -1)
-        old = self.take(slots_BQ)
-        wide_keep = keep_BQ if values.dim() == 2 else keep_BQ[..., None]
-        chosen = torch.where(wide_keep, values.to(old.dtype), old)
-        index = slots_BQ if values.dim() == 2 else slots_BQ[..., None].expand_as(chosen)
-        self.values.scatter_(1, index, chosen)
+        _write(self.values, slots_BQ, values, keep_BQ)
+        if parameters is not None:
+            if self.parameters is None:
+                shape = (self.batch, self.slots, *parameters.shape[2:])
+                self.parameters = torch.zeros(shape, device=self.device)
+            _write(self.parameters, slots_BQ, parameters, keep_BQ)
         state = take(self.state_BS, slots_BQ)
         self.state_BS.scatter_(1, slots_BQ, state | keep_BQ.to(torch.uint8))
         score = torch.where(keep_BQ, confidence_BQ, take(self.confidence_BS, slots_BQ))
@@ -155,9 +198,22 @@ def take(source: Tensor, slots_BQ: Tensor) -> Tensor:
     """Gather slots of [B, S, ...]; `slots_BQ` of one row serves every row without a copy of it."""
     if slots_BQ.shape[0] == 1:
         return source.index_select(1, slots_BQ[0])
+    return source.gather(1, _wide(slots_BQ, source))
+
+
+def _write(target: Tensor, slots_BQ: Tensor, values: Tensor, keep_BQ: Tensor) -> None:
+    """Write the kept values [B, Q, ...] to slots of [B, S, ...]."""
+    index = _wide(slots_BQ, target)
+    keep = keep_BQ.view(*keep_BQ.shape, *[1] * (target.dim() - 2))
+    target.scatter_(1, index, torch.where(keep, values.to(target.dtype), target.gather(1, index)))
+
+
+def _wide(slots_BQ: Tensor, source: Tensor) -> Tensor:
+    """Slots as an index of [B, S, ...]: [B, Q, ...]."""
     if source.dim() == 2:
-        return source.gather(1, slots_BQ)
-    return source.gather(1, slots_BQ[..., None].expand(-1, -1, source.shape[-1]))
+        return slots_BQ
+    index = slots_BQ.view(*slots_BQ.shape, *[1] * (source.dim() - 2))
+    return index.expand(-1, -1, *source.shape[2:])
 
 
 def _host_list(value: Tensor | Sequence[int] | int, batch: int) -> list[int]:

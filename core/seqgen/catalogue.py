@@ -11,6 +11,13 @@ CORE_DECODERS = (
         factory="seqgen.decoders.autoregressive:Autoregressive",
     ),
     DecoderInfo(
+        name="beam",
+        summary="as autoregressive, but the most probable sequences are searched for: several "
+        "hypotheses an item, n-best answers, constraints",
+        factory="seqgen.decoders.beam:Beam",
+        paper="arXiv 1609.08144",
+    ),
+    DecoderInfo(
         name="non-autoregressive",
         summary="all slots at once: in one pass, or again and again where least certain "
         "(mask-predict)",

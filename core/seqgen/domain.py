@@ -200,3 +200,36 @@ class Trainable(Protocol):
     def training(self) -> TrainingTask:
         """The training task with its presets."""
         ...
+
+
+@runtime_checkable
+class Plottable(Protocol):
+    """A domain that can draw what it made of an item: `seqgen run --plot DIR`."""
+
+    def plot(self, row: Mapping[str, Any], item: Any, options: Any) -> bytes:
+        """A PNG of a finished row (status `ok`).
+
+        The row holds no payload and the item is as `load` listed it: `split` reads it again.
+        """
+        ...
+
+
+@runtime_checkable
+class Chartable(Protocol):
+    """A domain with a chart of its own for `seqgen eval --plot FILE`."""
+
+    def chart(self, rows: Sequence[Mapping[str, Any]], items: Sequence[Any], format: str) -> bytes:
+        """A picture of how the metrics come about; `format` is `png`, `svg` or `pdf`.
+
+        Rows and items are those that `score` gets.
+        """
+        ...
+
+
+@runtime_checkable
+class SettingsAware(Protocol):
+    """A domain one of whose formats names the settings of the run."""
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Domain[Any]:
+        """The same domain, whose `write` names these settings (`model`, `options`, ...)."""
+        ...

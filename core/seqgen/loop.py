@@ -22,7 +22,7 @@ from seqgen.canvas import Canvas
 from seqgen.commits import CommitRule
 from seqgen.events import Event
 from seqgen.heads.base import Request
-from seqgen.inputs import ShiftedInputs, require_prompt
+from seqgen.inputs import RasterInputs, require_prompt
 from seqgen.logits import GREEDY, Sampling
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order, OrderTable, Step, closed_prompt, steps
@@ -62,8 +62,10 @@ def decode(
 ) -> Iterator[Event]:
     """Decode a canvas in place, yielding an event a forward pass that proposes something."""
     table = recipe.order.table(canvas.slots, canvas.device)
-    if isinstance(model.inputs, ShiftedInputs) and table.widest > 1:
+    if isinstance(model.inputs, RasterInputs) and table.widest > 1:
         raise ValueError("shifted inputs need raster order: one slot a group")
+    if recipe.stop_ids and canvas.values.dim() > 2:
+        raise ValueError("stop_ids are token ids: a canvas of vectors has none")
     require_prompt(model.inputs, canvas)
     if context is not None:
         context = model.backbone.prepare(context)
@@ -84,7 +86,13 @@ def decode(
                 hidden_BQD, Request(canvas, step.slots_BQ, recipe.sampling, refinement)
             )
             keep_BQ = recipe.commit(proposal, open_BQ, size_B, refinement)
-            canvas.commit(step.slots_BQ, proposal.values, proposal.confidence_BQ, keep_BQ)
+            canvas.commit(
+                step.slots_BQ,
+                proposal.values,
+                proposal.confidence_BQ,
+                keep_BQ,
+                proposal.parameters,
+            )
             yield Event(
                 forward=forward,
                 step=step.index,

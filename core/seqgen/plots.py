@@ -1,4 +1,4 @@
-"""Pictures of scores: quality against speed of several decoders, and a metric's spread."""
+"""Pictures of scores: quality against speed of several decoders, and how metrics come about."""
 
 from __future__ import annotations
 
@@ -6,12 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seqgen.domain import Domain
+from seqgen.domain import Chartable, Domain
+from seqgen.errors import UsageError
 from seqgen.scoring import Evaluated, Score, score_rows
 
 SHAPES = "osD^vPX*"
 INK, GRID = "#333333", "#dddddd"
 COLOURS = ("#2a6fbb", "#d1603d", "#3f8f5f", "#8a5fb0", "#c29a2b", "#4aa3a8", "#b0486f", "#777777")
+
+
+def picture_format(path: Path) -> str:
+    """`png`, `svg` or `pdf`, by the suffix.
+
+    Raises:
+        UsageError: it is another.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(
+            f"cannot draw into {path}: the suffix must be one of .png, .svg, .pdf",
+            fix=f"name it {path.with_suffix('.png')}",
+        )
+    return suffix[1:]
 
 
 def plot_comparison(scores: Sequence[Score], path: Path, *, title: str) -> None:
@@ -36,6 +52,19 @@ def plot_comparison(scores: Sequence[Score], path: Path, *, title: str) -> None:
     figure.suptitle(title, color=INK)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def plot_metrics(evaluated: Evaluated, domain: Domain[Any], path: Path) -> None:
+    """The domain's own chart where it has one, else how each metric spreads over the items."""
+    if not isinstance(domain, Chartable):
+        plot_spread(evaluated, domain, path)
+        return
+    pairs = zip(evaluated.rows, evaluated.items, strict=True)
+    listed = [(row, item) for row, item in pairs if item is not None]
+    rows, items = [row for row, _ in listed], [item for _, item in listed]
+    picture = domain.chart(rows, items, picture_format(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(picture)
 
 
 def plot_spread(evaluated: Evaluated, domain: Domain[Any], path: Path) -> None:

@@ -7,14 +7,14 @@ length, A coordinate axes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqgen.attention import Backend, MaskView, attend
+from seqgen.attention import Backend, MaskView, attend, fused_attention
 from seqgen.cache import Cache
 from seqgen.linear import Linear
 from seqgen.model import Context
@@ -82,6 +82,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
+        self._compiled: Callable[..., Tensor] | None = None
         # Residual branches start small, so that depth does not raise the variance (GPT-2).
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
@@ -98,6 +99,22 @@ class Transformer(nn.Module):
         context: Context | None = None,
     ) -> Tensor:
         """Hidden states [B, R, D] of embeddings [B, R, D] at coordinates [B or 1, R, A]."""
+        if self.training and cache is None and self._compiled is not None:
+            return self._compiled(x_BRD, coordinates_BRA, view, cache, context)
+        return self._forward(x_BRD, coordinates_BRA, view, cache, context)
+
+    def compile_training(self) -> None:
+        """Fuse the passes of training with torch.compile (needs a C++ compiler on a CPU)."""
+        self._compiled = torch.compile(self._forward, dynamic=True)
+
+    def _forward(
+        self,
+        x_BRD: Tensor,
+        coordinates_BRA: Tensor,
+        view: MaskView | None,
+        cache: Cache | None,
+        context: Context | None,
+    ) -> Tensor:
         rotation = self._rotation(coordinates_BRA, x_BRD.dtype)
         for index, block in enumerate(self.blocks):
             x_BRD = block(x_BRD, rotation, index, view, cache, context)
@@ -122,7 +139,7 @@ class Transformer(nn.Module):
             return context
         states = context.states_BTD
         layers = tuple(block.keys_values(states) for block in self.stack)
-        return Context(states, context.valid_BT, context.given_BSD, layers)
+        return replace(context, layers=layers)
 
     @property
     def stack(self) -> Iterator[_Block]:
@@ -239,9 +256,7 @@ class _CrossAttention(nn.Module):
         if key.shape[0] != batch:
             # Several hypotheses share a context row (beams): they are more queries of that row.
             query = query.view(key.shape[0], -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=context.key_mask, enable_gqa=c.heads != c.G
-        )
+        mixed = fused_attention(query, key, value, context.key_mask)
         if key.shape[0] != batch:
             mixed = mixed.view(key.shape[0], c.heads, -1, rows, c.d).transpose(1, 2).flatten(0, 1)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))

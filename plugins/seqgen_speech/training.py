@@ -117,7 +117,7 @@ class SpeechTask:
     }
 
     def start(
-        self, options: SpeechTraining, *, data: Path | None, seed: int, folder: Path
+        self, options: SpeechTraining, fit: FitConfig, *, data: Path | None, seed: int, folder: Path
     ) -> TrainingRun:
         if data is None:
             raise InputError(

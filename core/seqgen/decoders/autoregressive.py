@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+import torch
+
+from seqgen.canvas import Canvas
 from seqgen.commits import All
+from seqgen.constraints import Alive, ConstrainedHead, Constraint
 from seqgen.decoders.base import GroupDecoder
+from seqgen.events import Event
 from seqgen.logits import GREEDY, Sampling
-from seqgen.loop import Recipe
-from seqgen.model import SequenceModel
+from seqgen.loop import Recipe, decode
+from seqgen.model import Context, SequenceModel
 from seqgen.orders import Raster
 
 
@@ -22,11 +29,14 @@ class Autoregressive(GroupDecoder):
     Attributes:
         stop_ids: values that end a row.
         sampling: greedy by default.
+        constraint: which values may come next. A row for which nothing is allowed ends there, not
+            finished. Confidences stay the model's own.
         cached: False recomputes everything in every step (for comparisons).
     """
 
     stop_ids: tuple[int, ...] = ()
     sampling: Sampling = GREEDY
+    constraint: Constraint | None = None
     cached: bool = True
 
     def recipe(self, model: SequenceModel) -> Recipe:
@@ -37,3 +47,30 @@ class Autoregressive(GroupDecoder):
             stop_ids=self.stop_ids,
             cached=self.cached,
         )
+
+    def stream(
+        self, model: SequenceModel, canvas: Canvas, context: Context | None = None
+    ) -> Iterator[Event]:
+        """Decode `canvas` in place, yielding an event a forward pass."""
+        if self.constraint is None:
+            return super().stream(model, canvas, context)
+        return _constrained(self, self.constraint, model, canvas, context)
+
+
+@torch.inference_mode()
+def _constrained(
+    options: Autoregressive,
+    constraint: Constraint,
+    model: SequenceModel,
+    canvas: Canvas,
+    context: Context | None,
+) -> Iterator[Event]:
+    if canvas.has_given:
+        raise ValueError("a constraint decides from left to right: no known slots further on")
+    head = ConstrainedHead(model.head, constraint, canvas)
+    constrained = copy.copy(model)
+    constrained._modules = {**model._modules, "head": head}
+    yield from decode(
+        constrained, canvas, context, replace(options.recipe(model), commit=Alive(head))
+    )
+    canvas.finished_B = canvas.finished_B & ~head.dead_B

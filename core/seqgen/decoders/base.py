@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqgen.canvas import Canvas
 from seqgen.events import Event
+from seqgen.hypotheses import Hypotheses
 from seqgen.loop import Recipe, decode
 from seqgen.model import Context, SequenceModel
 
@@ -29,6 +30,9 @@ class Generated:
         finished_B: rows that ended with a stop value.
         forwards: forward passes of the model.
         draft_forwards: forward passes of a draft model (speculative decoding).
+        hypotheses: the n best answers of every row, of decoders that search for several.
+        parameters: [B, S, C, P], the distribution each continuous value was chosen from, of heads
+            that know it: `head.distribution(generated.parameters)`.
     """
 
     values: Tensor
@@ -38,6 +42,8 @@ class Generated:
     finished_B: Tensor
     forwards: int
     draft_forwards: int = 0
+    hypotheses: Hypotheses | None = None
+    parameters: Tensor | None = None
 
     def sequences(self, *, drop: tuple[int, ...] = ()) -> list[list[int]]:
         """The new ids of each row as lists, without the ids in `drop` (the stop id, say)."""
@@ -46,6 +52,11 @@ class Generated:
         return [
             [i for i in row[a:b] if i not in drop] for row, (a, b) in zip(rows, spans, strict=True)
         ]
+
+    def vectors(self) -> list[Tensor]:
+        """The new continuous values of each row, [slots, C]."""
+        spans = zip(self.prompt_B.tolist(), self.length_B.tolist(), strict=True)
+        return [row[a:b] for row, (a, b) in zip(self.values, spans, strict=True)]
 
 
 class Decoder(Protocol):
@@ -105,9 +116,15 @@ class GroupDecoder(StreamDecoder):
 def drain(
     events: Iterator[Event], canvas: Canvas, on_event: Callable[[Event], None] | None = None
 ) -> Generated:
-    """Run a stream to its end."""
+    """Run a stream to its end. A decoder with several answers returns them from its generator."""
     forwards = draft_forwards = 0
-    for event in events:
+    hypotheses: Hypotheses | None = None
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            hypotheses = end.value
+            break
         forwards = event.forward + 1
         draft_forwards += event.draft_forwards
         if on_event is not None:
@@ -120,4 +137,6 @@ def drain(
         finished_B=canvas.finished_B,
         forwards=forwards,
         draft_forwards=draft_forwards,
+        hypotheses=hypotheses,
+        parameters=canvas.parameters,
     )

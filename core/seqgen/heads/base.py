@@ -1,6 +1,6 @@
 """What a head gets and gives.
 
-Shapes: B rows, Q open slots, D width, V vocabulary.
+Shapes: B rows, Q open slots, D width, V vocabulary, C channels of a continuous value, P parameters.
 """
 
 from __future__ import annotations
@@ -32,15 +32,20 @@ class Proposal:
 
     Attributes:
         values: ids [B, Q] or vectors [B, Q, C].
-        confidence_BQ: by the definition that `Sampling.confidence` names.
+        confidence_BQ: by the definition that `Sampling.confidence` names; for continuous values
+            see `heads.continuous`.
         logits_BQV: after all processors; None for heads without a finite vocabulary.
         scores_BQV: the logits whose softmax is the confidence; None where that is `logits_BQV`.
+        parameters: float32 [B, Q, C, P], the distribution of each number of continuous values at
+            temperature 1, which the head's `distribution(parameters)` reads (mean and standard
+            deviation, quantiles); None for heads that do not know it.
     """
 
     values: Tensor
     confidence_BQ: Tensor
     logits_BQV: Tensor | None = None
     scores_BQV: Tensor | None = None
+    parameters: Tensor | None = None
 
     def confidence_in(self, values_BQ: Tensor) -> Tensor:
         """Confidence [B, Q] in other ids than the proposed ones."""
@@ -58,6 +63,7 @@ class Proposal:
             torch.cat([p.confidence_BQ for p in proposals], dim=1),
             _join([p.logits_BQV for p in proposals]),
             _join([p.scores_BQV for p in proposals]),
+            _join([p.parameters for p in proposals]),
         )
 
 
@@ -69,7 +75,7 @@ class Head(Protocol):
         ...
 
     def loss(self, hidden_BQD: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each slot, [B, Q]."""
+        """Loss of each slot, [B, Q], for ids [B, Q] or vectors [B, Q, C]."""
         ...
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from seqgen.errors import CheckpointError, ConfigError, SeqgenError
 from seqgen.seeds import item_seed
 from seqgen.training.task import FitConfig, TrainingRun
+from seqgen.transformer import Transformer
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -60,6 +61,10 @@ def fit(
             fix="add --resume to go on, or choose another folder",
         )
     device = next(run.model.parameters()).device
+    if config.compile:
+        for module in run.model.modules():
+            if isinstance(module, Transformer):
+                module.compile_training()
     objective: nn.Module = _Objective(run, config.precision)
     if world > 1:
         objective = nn.parallel.DistributedDataParallel(
@@ -137,10 +142,19 @@ def fit(
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
-    """The rate of a step: linear warm-up, then the schedule down to `final_lr` of the peak."""
+    """The rate of a step: linear warm-up, then the schedule down to `final_lr` of the peak.
+
+    With `restart` both happen twice: before that step and from it on.
+    """
+    length = config.steps
+    if config.restart:
+        late = step >= config.restart
+        step, length = (step - config.restart, length - config.restart) if late else (
+            step, config.restart
+        )
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    done = (step - config.warmup) / max(1, length - config.warmup)
     if config.schedule == "constant":
         return config.lr
     shape = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))

@@ -68,7 +68,7 @@ def teacher_forcing(
         fixed_BS = None if fixed_BS is None else fixed_BS[:, 1:]
     else:
         ids_BS = torch.cat([torch.full_like(targets_BS[:, :1], start_id), ids_BS], dim=1)
-    x = model.inputs.embed(ids_BS)
+    x = model.inputs.embed(ids_BS, context)
     table = Raster().table(targets_BS.shape[1], targets_BS.device)
     hidden = _one_pass(model, x, table, valid_BS, context)
     scored = _scored(targets_BS, valid_BS, fixed_BS)
@@ -153,7 +153,7 @@ def _two_copies(
     info = SlotInfo(group=table.group_S[slots], position=slots, copy=copy)
     valid = None if valid_BS is None else valid_BS.repeat(1, 2)
     view = MaskView(NoisyClean() & model.mask, info, info, valid)
-    x = model.inputs.embed(torch.cat([noisy_BS, clean_BS], dim=1), slots, context)
+    x = model.inputs.embed_copies(noisy_BS, clean_BS, table, context)
     hidden = model.backbone(x, table.coordinates_SA[slots], view=view, cache=None, context=context)
     return hidden[:, :S]
 

@@ -26,6 +26,10 @@ class FitConfig:
         default="linear", metadata={"help": "decay of the learning rate after the warm-up"}
     )
     warmup: int = field(default=100, metadata={"help": "steps of linear warm-up"})
+    restart: int = field(
+        default=0,
+        metadata={"help": "step at which warm-up and decay begin again (a second stage); 0: never"},
+    )
     final_lr: float = field(
         default=0.0, metadata={"help": "learning rate at the end, as a part of the peak"}
     )
@@ -37,6 +41,9 @@ class FitConfig:
     ema: float = field(default=0.0, metadata={"help": "decay of the averaged weights; 0 for none"})
     precision: Literal["float32", "bfloat16"] = field(
         default="float32", metadata={"help": "of the forward pass; weights stay float32"}
+    )
+    compile: bool = field(
+        default=False, metadata={"help": "fuse the transformers' passes with torch.compile"}
     )
     accumulate: int = field(default=1, metadata={"help": "batches an optimiser step"})
     log_every: int = field(default=50, metadata={"help": "steps between lines of the log"})
@@ -79,8 +86,13 @@ class TrainingTask(Protocol):
 
     presets: Mapping[str, tuple[Any, FitConfig]]
 
-    def start(self, options: Any, *, data: Path | None, seed: int, folder: Path) -> TrainingRun:
+    def start(
+        self, options: Any, fit: FitConfig, *, data: Path | None, seed: int, folder: Path
+    ) -> TrainingRun:
         """Read the data and make the model.
+
+        Args:
+            fit: how long and how it will be trained, for runs whose losses follow a schedule.
 
         Raises:
             InputError: the data are missing or unusable.

@@ -123,7 +123,9 @@ class SumTask:
         "wide": (SumOptions(width=9), FitConfig(steps=60, lr=0.1, warmup=2, save_every=10)),
     }
 
-    def start(self, options: SumOptions, *, data: Path | None, seed: int, folder: Path) -> SumRun:
+    def start(
+        self, options: SumOptions, fit: FitConfig, *, data: Path | None, seed: int, folder: Path
+    ) -> SumRun:
         return SumRun(options, seed)
 
 

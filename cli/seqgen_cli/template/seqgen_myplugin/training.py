@@ -47,7 +47,7 @@ class DateTraining:
     }
 
     def start(
-        self, options: TrainOptions, *, data: Path | None, seed: int, folder: Path
+        self, options: TrainOptions, fit: FitConfig, *, data: Path | None, seed: int, folder: Path
     ) -> DateTrainingRun:
         torch.manual_seed(seed)
         model = DateModel(ModelConfig(width=options.width, layers=options.layers))
