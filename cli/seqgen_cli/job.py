@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from seqgen.domain import Domain, DomainInfo
     from seqgen.registry import Card
 
-DEFAULT_BATCH_SIZE = 8
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 CONFIG_KEYS = (
     "plugin", "model", "decoder", "seed", "device", "dtype", "batch_size", "options",
@@ -143,7 +142,7 @@ _DECORATORS: tuple[Callable[[Any], Any], ...] = (
         "--batch-size",
         type=click.IntRange(min=1),
         metavar="N",
-        help=f"Most pieces decoded together.  [default: {DEFAULT_BATCH_SIZE}]",
+        help="Most pieces decoded together.  [default: the plugin's]",
     ),
     click.option(
         "--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N items only."
@@ -188,7 +187,7 @@ def resolve(request: Request, *, decoder: str | None) -> Job:
         seed=request.seed if request.seed is not None else _whole(file, "seed", 0),
         device=device,
         dtype=check_dtype(request.dtype or str(file.get("dtype", "auto"))),
-        batch_size=request.batch_size or _whole(file, "batch_size", DEFAULT_BATCH_SIZE),
+        batch_size=request.batch_size or _whole(file, "batch_size", info.batch_size),
         limit=request.limit,
         sources=request.inputs or tuple(domain.example()),
         is_example=not request.inputs,

@@ -1,10 +1,10 @@
 """A residual MLP under adaptive layer norm: the network of heads that sample by many small steps.
 
-The condition and the time do not enter as inputs: they scale, shift and gate every block (AdaLN-Zero,
-Peebles and Xie 2023, section 3.2), so a token's noisy value of a few numbers is refined by a network
-that its hidden state configures. It works a token at a time, as the heads of MAR (Li et al. 2024,
-section 3.2) do, and what it predicts is up to the head: a velocity, the noise, the noise and its
-variance.
+The condition and the time do not enter as inputs: they scale, shift and gate every block
+(AdaLN-Zero, Peebles and Xie 2023, arXiv 2212.09748, section 3.2). So a token's noisy value, a few
+numbers, is refined by a network that its hidden state configures. It works on each token alone, as
+the head of MAR (Li et al. 2024, arXiv 2406.11838, section 3.2) does. What it predicts is up to the
+head: a velocity, the noise, the noise and its variance.
 
 Shapes: [...] tokens, C numbers a token, D width of the condition, W width of the network.
 """
@@ -32,7 +32,7 @@ class AdaLNMLP(nn.Module):
         width: W.
         depth: residual blocks.
         out_channels: numbers it gives a token; 0 for C.
-        time_scale: what times are multiplied by before the sinusoids, so that they reach about 1000.
+        time_scale: what times are multiplied by, so that they reach about 1000 (the sinusoids).
     """
 
     def __init__(
@@ -88,19 +88,17 @@ class TimeEmbedding(nn.Module):
         sinusoids: how many numbers the sinusoids have.
     """
 
-    frequencies: Tensor
-
     def __init__(self, width: int, *, scale: float = 1000.0, sinusoids: int = 256) -> None:
         super().__init__()
-        self.scale = scale
-        half = sinusoids // 2
-        frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half))
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.scale, self.pairs = scale, sinusoids // 2
         self.first = Linear(sinusoids, width)
         self.second = Linear(width, width)
 
     def forward(self, time: Tensor) -> Tensor:
-        angle = self.scale * time.float()[..., None] * self.frequencies.float()
+        # Not a buffer: `module.bfloat16()` would round it, and angles reach 1000.
+        index = torch.arange(self.pairs, dtype=torch.float32, device=time.device)
+        frequencies = (-math.log(10_000) / self.pairs * index).exp()
+        angle = self.scale * time.float()[..., None] * frequencies
         sinusoids = torch.cat([angle.cos(), angle.sin()], dim=-1)
         out: Tensor = self.second(F.silu(self.first(sinusoids.to(self.first.weight.dtype))))
         return out

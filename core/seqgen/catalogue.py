@@ -37,4 +37,23 @@ CORE_DECODERS = (
         factory="seqgen.decoders.speculative:Speculative",
         paper="arXiv 2211.17192",
     ),
+    DecoderInfo(
+        name="one-pass",
+        summary="all slots in one pass, then a search over their logits: CTC greedy or prefix "
+        "beams, or a domain's exact program",
+        factory="seqgen.decoders.one_pass:OnePass",
+        paper="doi:10.1038/s41467-024-55021-3",
+    ),
+    DecoderInfo(
+        name="hybrid",
+        summary="a non-autoregressive pass whose hidden states another decoder's model attends to",
+        factory="seqgen.decoders.hybrid:Hybrid",
+        paper="arXiv 2510.08169",
+    ),
+    DecoderInfo(
+        name="draft-verify",
+        summary="a draft of the whole sequence, scored by the model in one pass; only rows it "
+        "rejects are decoded",
+        factory="seqgen.decoders.draft_verify:DraftAndVerify",
+    ),
 )

@@ -52,6 +52,7 @@ class DomainInfo:
         decoders: decoder name -> one sentence.
         default_decoder: used when neither the command nor the card names one.
         extra: the pip extra with the packages it needs.
+        batch_size: pieces decoded together unless `--batch-size` says otherwise.
     """
 
     name: str
@@ -62,6 +63,7 @@ class DomainInfo:
     decoders: Mapping[str, str]
     default_decoder: str
     extra: str = ""
+    batch_size: int = 8
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,15 @@ class Trainable(Protocol):
 
     def training(self) -> TrainingTask:
         """The training task with its presets."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A domain whose items say something of themselves that a failed row should hold too."""
+
+    def describe(self, item: Any) -> Fields:
+        """Fields known from the listing alone (file, title); JSON-able."""
         ...
 
 

@@ -86,14 +86,13 @@ class Paths:
         is_cut = torch.cat([torch.zeros_like(ended_BE), torch.ones_like(cut_BP)], dim=1)
         rank = torch.where(score > NEVER, is_cut, 2.0).argsort(dim=1, stable=True)[:, :keep]
 
-        score_BP = score.gather(1, rank)
-        found_BP = score_BP > NEVER
+        found_BP = score.gather(1, rank) > NEVER
         end_BP = torch.where(found_BP, step_.gather(1, rank), -1)
         values_BPS, confidence_BPS = self._trace(steps, end_BP, candidate.gather(1, rank))
         return Hypotheses(
             values_BNS=values_BPS,
             length_BN=self.prompt + end_BP + 1,
-            score_BN=score_BP,
+            score_BN=torch.where(found_BP, score.gather(1, rank), NEVER),
             confidence_BNS=confidence_BPS,
             finished_BN=found_BP & ((is_cut.gather(1, rank) == 0) | complete),
         )

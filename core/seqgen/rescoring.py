@@ -54,7 +54,6 @@ def score_sequences(
         decided,
         Raster().table(longest, device),
         slots_1R,
-        valid_BR=used_BNS.flatten(0, 1)[:, first:],
         context=context,
     )
     logits_RSV = model.head.propose(hidden_RSD, Request(decided, slots_1R, GREEDY, 0)).logits_BQV

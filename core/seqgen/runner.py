@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from seqgen.artifacts import has_artifacts
 from seqgen.batching import Batch, Entry, failure_reason, is_fatal
-from seqgen.domain import Domain, Fields, ItemT
+from seqgen.domain import Described, Domain, Fields, ItemT
 from seqgen.errors import InputError, PluginError
 from seqgen.seeds import item_seed
 
@@ -252,6 +252,7 @@ class Runner(Generic[ItemT]):
                 fields = self.domain.join(state.entry.item, parts, self.options)
                 _check_fields(fields)
             except Exception as error:
+                fields = {}
                 self._fail(state, error)
         row: Row = {"id": state.entry.id, "status": "failed" if state.reason else "ok"}
         if state.reason:
@@ -263,7 +264,9 @@ class Runner(Generic[ItemT]):
             "model": self.model_name,
             "seconds": round(state.seconds, 6),
         }
-        return row if state.reason else row | fields
+        if state.reason and state.entry.item is not None and isinstance(self.domain, Described):
+            fields = self.domain.describe(state.entry.item)
+        return row | fields
 
     def _fail(self, state: _Progress[ItemT], error: Exception) -> None:
         if is_fatal(error):

@@ -12,7 +12,7 @@ from seqgen.hookspecs import hookimpl
 
 
 class PeptidesPlugin:
-    """De novo peptide sequencing: one encoder, five ways to decode its residues."""
+    """De novo peptide sequencing: one encoder, six ways to decode its residues."""
 
     api = 1
 
@@ -23,17 +23,19 @@ class PeptidesPlugin:
                 name="peptides",
                 summary="De novo peptide sequencing from MS/MS spectra",
                 factory="seqgen_peptides.domain:PeptidesDomain",
-                inputs="MGF, mzML, mzXML (gzip too): files, folders, globs",
+                inputs="MGF, mzML, mzXML (gzip too): files, folders, globs, -",
                 formats=("jsonl", "mztab", "tsv"),
                 decoders={
-                    "ar": "one residue after another from the C-terminus, greedy",
                     "beam": "the best of several peptides that fit the precursor's mass",
+                    "ar": "one residue after another from the C-terminus, greedy",
                     "nar": "all residues in one pass (CTC), with an exact mass program",
                     "hybrid": "beam search that attends to the one-pass decoder's states",
                     "block-diffusion": "blocks from the C-terminus, each filled in a few passes",
+                    "verify": "the answer of nar if ar agrees, else beam search",
                 },
                 default_decoder="beam",
                 extra="peptides",
+                batch_size=32,
             )
         ]
 

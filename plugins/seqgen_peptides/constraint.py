@@ -40,8 +40,8 @@ def mass_windows(
 ) -> tuple[Tensor, Tensor]:
     """Least and greatest sum of residue masses (without water) a spectrum and isotope, [B, K].
 
-    Casanovo's tolerance: with e = (m/z of the peptide - (observed m/z - isotope * 1.00335 / charge))
-    / observed m/z * 1e6, |e| <= tol_ppm for an isotope. Multiplied by the charge, it is one of mass.
+    Casanovo's tolerance: |e| <= tol_ppm for an isotope, with e = (m/z of the peptide - (observed
+    m/z - isotope * 1.00335 / charge)) / observed m/z * 1e6. Times the charge, it is one of mass.
 
     Args:
         mass_B, precursor_mz_B: neutral mass and m/z of the precursor, float64.
@@ -61,6 +61,34 @@ def mass_windows(
     return centre_BK - half_B1, centre_BK + half_B1
 
 
+def fits(
+    residues: Residues,
+    values_BNS: Tensor,
+    length_BN: Tensor,
+    low_BK: Tensor,
+    high_BK: Tensor,
+    *,
+    min_length: int = 1,
+) -> Tensor:
+    """Which sequences are peptides within a window: bool [B, N].
+
+    A peptide has at least `min_length` residues, and at most one N-terminal modification, at its
+    end. Padding and a stop weigh nothing; what lies behind `length_BN` is not looked at.
+    """
+    device = values_BNS.device
+    mass_V = torch.tensor(residues.table(), dtype=torch.float64, device=device)
+    ends_V = torch.tensor(residues.n_terminal(), device=device)
+    used_BNS = torch.arange(values_BNS.shape[-1], device=device) < length_BN[..., None]
+    used_BNS = used_BNS & (values_BNS >= FIRST)
+    mass_BN1 = (mass_V[values_BNS] * used_BNS).sum(dim=-1, keepdim=True)
+    inside_BN = ((mass_BN1 >= low_BK[:, None]) & (mass_BN1 <= high_BK[:, None])).any(dim=-1)
+    end_BNS = ends_V[values_BNS] & used_BNS
+    # Nothing lies behind a modification.
+    closed_BNS = end_BNS.cumsum(dim=-1) - end_BNS.long() > 0
+    residues_BN = (used_BNS & ~end_BNS).sum(dim=-1)
+    return inside_BN & ~(closed_BNS & used_BNS).any(dim=-1) & (residues_BN >= min_length)
+
+
 @dataclass(frozen=True, eq=False)
 class PrecursorMass:
     """A `seqgen.constraints.Constraint`; made for a batch by `for_batch`.
@@ -73,8 +101,8 @@ class PrecursorMass:
         mass_V: mass of each id, float64.
         residue_R, modification_R: ids of residues, and of N-terminal modifications.
         table: which masses can be reached.
-        min_length: residues at least; a modification does not count.
-        max_length: residues and modification at most.
+        min_length, max_length: residues at least and at most; a modification does not count. The
+            canvas should have `max_length` + 2 slots, for a modification and the stop.
     """
 
     low_BK: Tensor
@@ -151,8 +179,8 @@ class PrecursorMass:
 
         mass_R1 = self.mass_V[self.modification_R][:, None]
         fits_NR = ((low_NK[:, None] <= mass_R1) & (high_NK[:, None] >= mass_R1)).any(dim=-1)
-        room_N = (left_N >= 2) & (count_N < self.max_length)
-        allowed_NV[:, self.modification_R] = fits_NR & (open_N & long_enough_N & room_N)[:, None]
+        ends_N = open_N & long_enough_N & (left_N >= 2)
+        allowed_NV[:, self.modification_R] = fits_NR & ends_N[:, None]
 
         mass_R1 = self.mass_V[self.residue_R][:, None]
         # Behind the residue comes what is left, the stop excepted.

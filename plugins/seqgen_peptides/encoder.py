@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from seqgen.attention import MaskView
 from seqgen.masks import Full, SlotInfo
 from seqgen.transformer import Transformer, TransformerConfig
+from seqgen_peptides.evidence import EVIDENCE_STD, LADDER, ladder_evidence
 from seqgen_peptides.masses import PROTON
+from seqgen_peptides.residues import Residues
 from seqgen_peptides.sines import MassSines
 from seqgen_peptides.spectra import SpectrumBatch
 
@@ -35,27 +37,37 @@ class EncoderConfig:
         sines: width of the sine features of a mass.
         complement: sines of the complement's m/z as further features of a peak.
         rotary: rotate attention by m/z; False gives no positions, as in the published models.
+        ladder: for each peak, which residues lead to another peak (`evidence.ladder_evidence`).
     """
 
     transformer: TransformerConfig
     sines: int = 128
     complement: bool = True
     rotary: bool = True
+    ladder: bool = True
     peak_features: int = field(default=2, init=False)
 
 
 class SpectrumEncoder(nn.Module):
     """Preprocessed spectra -> states [B, 1 + P, D]."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    masses_V: Tensor
+
+    def __init__(self, config: EncoderConfig, residues: Residues) -> None:
         super().__init__()
         self.config = config
         width = config.transformer.width
         self.sines = MassSines(config.sines)
         features = config.sines * (2 if config.complement else 1) + config.peak_features
         self.peak = nn.Linear(features, width)
+        if config.ladder:
+            self.steps = nn.Linear(len(residues) * LADDER, width, bias=False)
+            nn.init.normal_(self.steps.weight, std=EVIDENCE_STD)
+        table = torch.tensor(residues.table(), dtype=torch.float64)
+        self.register_buffer("masses_V", table, persistent=False)
         self.precursor = nn.Linear(config.sines, width)
         self.charge = nn.Embedding(MAX_CHARGE + 1, width)
+        nn.init.normal_(self.charge.weight, std=width**-0.5)
         self.transformer = Transformer(config.transformer)
 
     def forward(self, batch: SpectrumBatch) -> tuple[Tensor, Tensor]:
@@ -68,6 +80,10 @@ class SpectrumEncoder(nn.Module):
             # Of singly charged fragments: m/z and complement add up to M + 2 protons.
             parts.append(self.sines(batch.mass_B[:, None] + 2 * PROTON - batch.mz_BP))
         peaks = self.peak(torch.cat(parts, dim=-1).to(dtype))
+        if self.config.ladder:
+            mz_BP = torch.where(batch.valid_BP, batch.mz_BP, torch.inf)
+            found = ladder_evidence(mz_BP, relative[..., 0], batch.mass_B, self.masses_V)
+            peaks = peaks + self.steps(found.flatten(2).to(dtype))
         charge = self.charge(batch.charge_B.clamp(max=MAX_CHARGE))
         first = self.precursor(self.sines(batch.mass_B).to(dtype)) + charge
         x = torch.cat([first[:, None], peaks], dim=1)
@@ -80,3 +96,10 @@ class SpectrumEncoder(nn.Module):
             coordinates[:, 1:] = batch.mz_BP * RADIANS_PER_DALTON
         view = MaskView(Full(), info, info, valid)
         return self.transformer(x, coordinates[..., None], view=view), valid
+
+    def _apply(self, fn: object, recurse: bool = True) -> SpectrumEncoder:
+        """Move to a device; the masses stay float64 whatever the type of the weights."""
+        kept = self.masses_V
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.masses_V = kept.to(self.masses_V.device)
+        return self

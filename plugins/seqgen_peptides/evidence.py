@@ -11,6 +11,7 @@ Shapes: B spectra, N rows (a multiple of B under beams), Q slots, V vocabulary, 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seqgen_peptides.context import SpectrumContext
@@ -20,9 +21,19 @@ from seqgen_peptides.residues import FIRST, STOP
 IONS = 8
 """y, b, y++, b++, y - NH3, y - H2O, b - H2O, a."""
 
+LADDER = 6
+"""Up, down, their complements, up and down at charge 2."""
+
+WAYS = 4
+"""Series y or b, the other peak itself or its complement."""
+
 SIGMA_PPM = 10.0
 STOP_DALTONS = (0.01, 0.02, 0.05, 0.2, 0.5, 1.1, 2.0, 20.0)
 """How near to 0 the remaining mass must come: widths, in the ions' places in a stop's evidence."""
+
+
+EVIDENCE_STD = 0.3
+"""Initial weights of layers that read evidence: few of its entries differ from 0."""
 
 
 def ion_evidence(context: SpectrumContext, prefix_NQ: Tensor, masses_V: Tensor) -> Tensor:
@@ -48,7 +59,10 @@ def ion_evidence(context: SpectrumContext, prefix_NQ: Tensor, masses_V: Tensor) 
         ],
         dim=-1,
     )
-    found = matched_intensity(context, ions_NQVI.flatten(1)).view(ions_NQVI.shape)
+    assert context.mz_BP is not None
+    assert context.intensity_BP is not None
+    found = matched_intensity(context.mz_BP, context.intensity_BP, ions_NQVI.flatten(1))
+    found = found.view(ions_NQVI.shape)
     found[:, :, :FIRST] = 0
     widths_I = torch.tensor(STOP_DALTONS, device=found.device)
     left_NQ1 = (total_N1 - prefix_NQ).float()[..., None]
@@ -56,22 +70,102 @@ def ion_evidence(context: SpectrumContext, prefix_NQ: Tensor, masses_V: Tensor) 
     return found
 
 
-def matched_intensity(context: SpectrumContext, mz_NK: Tensor) -> Tensor:
-    """Relative intensity at each m/z, float32 [N, K]: the better of the two neighbouring peaks."""
+def ladder_evidence(
+    mz_BP: Tensor, intensity_BP: Tensor, mass_B: Tensor, masses_V: Tensor
+) -> Tensor:
+    """For each peak and residue: is there a peak one residue on? float32 [B, P, V, L], in [0, 1].
+
+    Steps of the ladder: up and down by the residue's mass, at charge 1; the complements of these
+    two (the other series' ions of the same cleavage); up and down at charge 2. It tells an encoder
+    what the edges of a spectrum graph tell (Dancik et al. 1999).
+
+    Args:
+        mz_BP: float64, infinite behind the last peak.
+        mass_B: neutral masses of the precursors.
+    """
+    up_BPV, down_BPV = mz_BP[..., None] + masses_V, mz_BP[..., None] - masses_V
+    both_B11 = (mass_B + 2 * PROTON)[:, None, None]
+    half_V = masses_V / 2
+    wanted_BPVL = torch.stack(
+        [
+            up_BPV,
+            down_BPV,
+            both_B11 - up_BPV,
+            both_B11 - down_BPV,
+            mz_BP[..., None] + half_V,
+            mz_BP[..., None] - half_V,
+        ],
+        dim=-1,
+    )
+    # Absent peaks ask for nothing.
+    wanted_BPVL = torch.where(wanted_BPVL.isfinite(), wanted_BPVL, -1.0)
+    found = matched_intensity(mz_BP, intensity_BP, wanted_BPVL.flatten(1)).view(wanted_BPVL.shape)
+    found[:, :, :FIRST] = 0
+    return found
+
+
+def slot_evidence(context: SpectrumContext, masses_V: Tensor, slots: int) -> Tensor:
+    """For each slot of an even division of the mass, and each residue: do two peaks enclose it there?
+
+    Two peaks of one series, a residue's mass apart, place the residue: its middle lies between them.
+    A peak may belong to the y or to the b series, and the other peak may be seen itself or as its
+    complement: four ways, float32 [B, S, V, W], the root of summed intensities. The ends of the
+    peptide, where both series begin, count as peaks.
+    """
     assert context.mz_BP is not None
     assert context.intensity_BP is not None
-    batch, peaks = context.mz_BP.shape
-    # Hypotheses of a spectrum are consecutive rows: more questions to the same peaks.
-    wanted_BK = mz_NK.reshape(batch, -1).contiguous()
-    right_BK = torch.searchsorted(context.mz_BP, wanted_BK)
+    assert context.mass_B is not None
+    total_B11 = context.residue_mass_B[:, None, None]
+    ends_B2 = total_B11.new_tensor([WATER + PROTON, PROTON]).expand(len(total_B11), -1)
+    from_BP = torch.cat([ends_B2, context.mz_BP], dim=1)
+    weight_BP = F.pad(context.intensity_BP, (2, 0), value=1.0)
+    # A peak behind the last one leads nowhere.
+    present_BP = from_BP.isfinite()
+    from_BP = torch.where(present_BP, from_BP, -1.0)
+    to_BPV = from_BP[..., None] + masses_V
+    other_BPV = (context.mass_B + 2 * PROTON)[:, None, None] - to_BPV
+    both_BPVX = torch.stack([to_BPV, other_BPV], dim=-1)
+    found = matched_intensity(context.mz_BP, context.intensity_BP, both_BPVX.flatten(1))
+    found = found.view(both_BPVX.shape) * (weight_BP * present_BP)[..., None, None]
+    found[:, :, :FIRST] = 0
+
+    middle_BPV = to_BPV - masses_V / 2 - PROTON
+    place = torch.stack([middle_BPV - WATER, total_B11 - middle_BPV], dim=-1) / total_B11[..., None]
+    inside = (place > 0) & (place < 1)
+    slot = (place.clamp(min=0) * slots).long().clamp(max=slots - 1)
+    # The first end begins the y series only, the second the b series only.
+    inside[:, 0, :, 1] = False
+    inside[:, 1, :, 0] = False
+    B, V, ways = len(from_BP), len(masses_V), WAYS
+    series = torch.arange(2, device=slot.device)
+    seen = torch.arange(2, device=slot.device)
+    residue = torch.arange(V, device=slot.device)[:, None, None]
+    index = (slot[..., None] * V + residue) * ways + 2 * series[:, None] + seen
+    amount = found[..., None, :] * inside[..., None]
+    summed = amount.new_zeros(B, slots * V * ways)
+    summed.scatter_add_(1, index.flatten(1), amount.flatten(1))
+    return summed.view(B, slots, V, ways).sqrt()
+
+
+def matched_intensity(mz_BP: Tensor, intensity_BP: Tensor, wanted_NK: Tensor) -> Tensor:
+    """Relative intensity at each m/z, float32 [N, K]: the better of the two neighbouring peaks.
+
+    Args:
+        mz_BP: float64 by rising m/z, infinite behind the last peak.
+        wanted_NK: float64; hypotheses of a spectrum are consecutive rows.
+    """
+    batch, peaks = mz_BP.shape
+    # They are more questions to the same peaks.
+    wanted_BK = wanted_NK.reshape(batch, -1).contiguous()
+    right_BK = torch.searchsorted(mz_BP, wanted_BK)
     best = wanted_BK.new_zeros((), dtype=torch.float32)
     for index_BK in (right_BK.clamp(max=peaks - 1), (right_BK - 1).clamp(min=0)):
-        off_BK = (context.mz_BP.gather(1, index_BK) / wanted_BK - 1).float()
+        off_BK = (mz_BP.gather(1, index_BK) / wanted_BK - 1).float()
         near_BK = torch.exp(-0.5 * (off_BK * (1e6 / SIGMA_PPM)) ** 2)
         # A non-positive m/z is no ion.
         near_BK = torch.where(wanted_BK > 0, near_BK, 0.0)
-        best = torch.maximum(best, near_BK * context.intensity_BP.gather(1, index_BK))
-    return best.view(mz_NK.shape)
+        best = torch.maximum(best, near_BK * intensity_BP.gather(1, index_BK))
+    return best.view(wanted_NK.shape)
 
 
 def repeat_rows(x_B: Tensor, rows: int) -> Tensor:

@@ -111,13 +111,17 @@ class SpectrumFiles:
         self.most = most
         self._open: dict[Path, SpectrumFile] = {}
 
-    def open(self, path: Path) -> SpectrumFile:
-        """The file, opened now or before.
+    def open(self, path: Path, *, anew: bool = False) -> SpectrumFile:
+        """The file, opened now or before; with `anew` now, as it may have been written again.
 
         Raises:
             InputError: it cannot be read, is empty, or is in no format that is supported.
         """
-        file = self._open.pop(path, None) or _opened(path)
+        file = self._open.pop(path, None)
+        if file is not None and anew and not file.once:
+            file.data.close()
+            file = None
+        file = file or _opened(path)
         self._open[path] = file
         closable = [known for known, other in self._open.items() if not other.once]
         for oldest in closable[: -self.most]:

@@ -78,9 +78,10 @@ def answers(row: Row) -> Iterator[tuple[int, Row]]:
     yield 1, row
     rank = 1
     for candidate in row.get("candidates") or ():
-        if candidate.get("peptide") != row.get("peptide"):
+        answer = {**row, **candidate}
+        if any(answer.get(name) != row.get(name) for name in ("peptide", "charge")):
             rank += 1
-            yield rank, {**row, **candidate}
+            yield rank, answer
 
 
 def one_line(text: object) -> str:

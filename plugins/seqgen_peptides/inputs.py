@@ -27,7 +27,14 @@ from seqgen.orders import OrderTable
 from seqgen.transformer import Transformer
 from seqgen_peptides.context import SpectrumContext
 from seqgen_peptides.encoder import MAX_CHARGE
-from seqgen_peptides.evidence import IONS, ion_evidence, repeat_rows
+from seqgen_peptides.evidence import (
+    EVIDENCE_STD,
+    IONS,
+    WAYS,
+    ion_evidence,
+    repeat_rows,
+    slot_evidence,
+)
 from seqgen_peptides.residues import PAD, Residues
 from seqgen_peptides.sines import MassSines
 
@@ -48,6 +55,7 @@ class MassFeatures(nn.Module):
         self.running, self.evidence = running, evidence
         self.project = nn.Linear((2 if running else 1) * sines, width)
         self.charge = nn.Embedding(MAX_CHARGE + 1, width)
+        nn.init.normal_(self.charge.weight, std=width**-0.5)
         # Not a weight, and float64 whatever the type of the weights.
         table = torch.tensor(residues.table(), dtype=torch.float64)
         self.register_buffer("masses_V", table, persistent=False)
@@ -178,18 +186,26 @@ class MaskedResidueInputs(MaskedInputs):
 
 
 class SlotInputs(nn.Module):
-    """Inputs of the non-autoregressive decoder: the precursor, the same at every slot.
+    """Inputs of the non-autoregressive decoder: a vector a slot, and the precursor.
 
-    Rotary positions tell slots apart only by what they attend to, so each slot has a vector too.
+    With running masses the slots divide the peptide's mass evenly: each is told which mass lies
+    before it and which behind. Blanks leave a residue free to settle at the slot where it belongs.
+    With evidence each slot also gets the residues that two peaks enclose there.
     """
 
     settles_open = True
     first_slot = 0
 
-    def __init__(self, slots: int, features: MassFeatures) -> None:
+    def __init__(self, slots: int, features: MassFeatures, *, evidence: bool) -> None:
         super().__init__()
-        self.slot = nn.Embedding(slots, features.project.out_features)
+        width = features.project.out_features
+        self.slot = nn.Embedding(slots, width)
+        nn.init.normal_(self.slot.weight, std=width**-0.5)
         self.features = features
+        if evidence:
+            self.evidence = nn.Linear(len(features.masses_V) * WAYS, width, bias=False)
+            nn.init.normal_(self.evidence.weight, std=EVIDENCE_STD)
+        self.sees_evidence = evidence
 
     def forward(
         self,
@@ -203,7 +219,14 @@ class SlotInputs(nn.Module):
     def embed(self, slots_BR: Tensor, rows: int, context: Context | None) -> Tensor:
         """Embeddings [rows, R, D] of slots [rows or 1, R]."""
         x_NRD: Tensor = self.slot(slots_BR).expand(rows, -1, -1)
-        out: Tensor = self.features(x_NRD, torch.zeros_like(x_NRD[..., 0]).double(), context)
+        assert isinstance(context, SpectrumContext)
+        part_R = (slots_BR + 0.5).double() / self.slot.num_embeddings
+        prefix_NR = part_R * repeat_rows(context.residue_mass_B, rows)[:, None]
+        out: Tensor = self.features(x_NRD, prefix_NR, context)
+        if self.sees_evidence:
+            found = slot_evidence(context, self.features.masses_V, self.slot.num_embeddings)
+            found = repeat_rows(found.flatten(2), rows).to(out.dtype)
+            out = out + take(self.evidence(found), slots_BR)
         return out
 
 
@@ -214,6 +237,7 @@ class EvidenceBackbone(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.project = nn.Linear(vocabulary * IONS, transformer.config.width, bias=False)
+        nn.init.normal_(self.project.weight, std=EVIDENCE_STD)
 
     def forward(
         self,

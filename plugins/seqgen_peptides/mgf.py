@@ -27,6 +27,7 @@ MARK = re.compile(
     rb"(?:(?P<open>BEGIN IONS)|(?P<close>END IONS))(?=[ \t\r]*(?:\n|\Z))"
 )
 
+_END = "\nEND IONS"
 _FIRST_PEAK = re.compile(rb"\n[ \t]*[-+.\d]")
 _COMMENTS = ("#", ";", "!", "/")
 _CHARGE = re.compile(r"([+-]?)(\d+)([+-]?)")
@@ -63,13 +64,15 @@ def read_mgf(
     block = next(blocks(file.data, MARK, start=offset, chunk=READ), None)
     if block is None or block.offset != offset or block.ended != "closed":
         raise InputError(f"{file.name} has changed since it was listed")
-    with io.StringIO(_text(block.data)) as text:
+    first_peak = _FIRST_PEAK.search(block.data)
+    peaks = "" if first_peak is None else _text(block.data[first_peak.start() :])
+    with io.StringIO(f"BEGIN IONS{peaks or _END}") as text:
         reader = mgf.MGF(text, use_header=False, convert_arrays=0, read_charges=False)
         try:
             found = next(reader)
         except (PyteomicsError, ValueError) as error:
             raise InputError("its peaks cannot be read", why=str(error)) from error
-    title = str(found["params"].get("title", ""))
+    title = _fields(block.data).get("TITLE", "")
     mz = np.array(found["m/z array"], dtype=np.float64)
     return title, mz, np.array(found["intensity array"], dtype=np.float32)
 

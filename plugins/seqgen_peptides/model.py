@@ -1,9 +1,9 @@
 """The peptide model: one spectrum encoder, and decoders that read its states.
 
 - `ar`: one residue after another from the C-terminus, with the masses on both sides (ContraNovo).
-- `nar`: all slots in one pass, read by CTC (PrimeNovo).
+- `nar`: all slots in one pass, read by CTC (PrimeNovo, doi:10.1038/s41467-024-55021-3).
 - `hybrid`: an autoregressive decoder that attends to the last states of `nar` and to the spectrum
-  (CrossNovo).
+  (CrossNovo, arXiv 2510.08169).
 - `block`: blocks of residues, each filled in a few passes (block diffusion; new for peptides).
 
 Shapes: B spectra, T encoder states, D width, V vocabulary.
@@ -51,7 +51,8 @@ class PeptideConfig:
         decoder: sizes of each decoder.
         slots: of the non-autoregressive decoder; the longest peptide.
         sines: width of the sine features of a mass.
-        running_masses: masses before and behind a slot enter there; otherwise only the precursor's.
+        running_masses: masses before and behind a slot enter there; otherwise the precursor's.
+        slot_masses: for `nar`, which does not know them, those of an even division enter.
         ion_evidence: candidate-ion evidence (`evidence.py`).
         preprocess: of the spectra it was trained on.
         label_smoothing: in training.
@@ -62,6 +63,7 @@ class PeptideConfig:
     slots: int = 40
     sines: int = 128
     running_masses: bool = True
+    slot_masses: bool = True
     ion_evidence: bool = True
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     label_smoothing: float = 0.0
@@ -89,7 +91,7 @@ class PeptideModel(nn.Module):
         super().__init__()
         self.config = config
         self.residues = residues
-        self.encoder = SpectrumEncoder(config.encoder)
+        self.encoder = SpectrumEncoder(config.encoder, residues)
         self.ar = self._decoder("ar")
         self.nar = self._decoder("nar")
         self.hybrid = self._decoder("hybrid")
@@ -129,7 +131,7 @@ class PeptideModel(nn.Module):
             width,
             self.residues,
             sines=c.sines,
-            running=c.running_masses and name != "nar",
+            running=c.slot_masses if name == "nar" else c.running_masses,
             evidence=evidence,
         )
         transformer = Transformer(c.decoder)
@@ -140,7 +142,8 @@ class PeptideModel(nn.Module):
             else CategoricalHead(width, V, bias=True, label_smoothing=c.label_smoothing)
         )
         if name == "nar":
-            return SequenceModel(inputs=SlotInputs(c.slots, features), backbone=backbone, head=head)
+            slots = SlotInputs(c.slots, features, evidence=c.ion_evidence)
+            return SequenceModel(inputs=slots, backbone=backbone, head=head)
         embedding = nn.Embedding(V + 1, width)
         nn.init.normal_(embedding.weight, std=width**-0.5)
         if name == "block":

@@ -63,7 +63,7 @@ def write_mztab(
                 _line(body, "PSM", _psm(answer, count, rank, runs, residues))
         body.seek(0)
         with path.open("w", encoding="utf-8", newline="\n") as file:
-            for key, value in _head(path, settings, residues, runs):
+            for key, value in _head(settings, residues, runs):
                 _line(file, "MTD", (key, value))
             shutil.copyfileobj(body, file)
 
@@ -177,13 +177,13 @@ def _named(row_id: str) -> tuple[str, str]:
 
 
 def _head(
-    path: Path, settings: Mapping[str, Any], residues: Residues, runs: _Runs
+    settings: Mapping[str, Any], residues: Residues, runs: _Runs
 ) -> Iterator[tuple[str, Any]]:
     """Keys and values of the metadata."""
     yield "mzTab-version", "1.0.0"
     yield "mzTab-mode", "Summary"
     yield "mzTab-type", "Identification"
-    yield "description", f"seqgen identification file {path.name.partition('.')[0]}"
+    yield "description", "de novo peptide sequences by seqgen"
     yield "software[1]", SOFTWARE
     for count, (key, value) in enumerate(_flat(settings), 1):
         yield f"software[1]-setting[{count}]", f"{key} = {value}"
@@ -193,7 +193,9 @@ def _head(
         kind = PurePath(name.removesuffix(".gz")).suffix.lower()
         if kind in _FILES:
             yield f"ms_run[{count}]-format", _FILES[kind][0]
-        yield f"ms_run[{count}]-location", location and Path(location).absolute().as_uri()
+        known = location not in (None, "-")  # standard input has no place
+        uri = Path(str(location)).absolute().as_uri() if known else None
+        yield f"ms_run[{count}]-location", uri
         if kind in _FILES:
             yield f"ms_run[{count}]-id_format", _FILES[kind][1]
 

@@ -1,10 +1,11 @@
 """Which masses can still be built from residues: the look-up behind every precursor constraint.
 
-A prefix of a peptide is worth keeping only if some residues, and perhaps an N-terminal modification,
-bring it to the precursor mass. `Reachability` answers that for thousands of prefixes at once:
+A prefix of a peptide is worth keeping only if some residues, and perhaps an N-terminal
+modification, bring it to the precursor mass. `Reachability` answers that for thousands of prefixes
+at once:
 
     table = Reachability.of(residues)
-    table.reaches(low, high, least=0, most=10)  # is there a sum in [low, high] of at most 10 slots?
+    table.reaches(low, high, least=0, most=10)  # a sum in [low, high] of at most 10 residues?
 
 It is an unbounded subset sum over mass bins, computed once a vocabulary. A bin keeps the least and
 the greatest mass that fall into it, so that sums are told apart far more finely than bins are wide
@@ -54,8 +55,7 @@ class Reachability:
         fine_bins: bins of width `FINE`; those behind are `COARSE`.
         low_W, high_W: float32, the least and greatest mass in a bin, from its lower edge;
             +inf and -inf in an empty bin.
-        fewest_LW: uint8, the fewest slots (residues and modification) of a mass in 2^l bins from
-            this one on.
+        fewest_LW: uint8, the fewest residues of a mass in 2^l bins from this one on.
         most_LW: uint8, the most residues of a mass in them.
         residue_span: the lightest and the heaviest residue.
         modification_span: the lightest and the heaviest modification, 0 (none) included.
@@ -96,12 +96,14 @@ class Reachability:
         )
 
     def reaches(self, low: Tensor, high: Tensor, *, least: Tensor, most: Tensor) -> Tensor:
-        """Whether a sum lies in [low, high], of at least and at most so many; bool, elementwise.
+        """Whether a sum of so many residues, and perhaps a modification, lies in [low, high].
 
         Args:
             low, high: Da, float64, of any common shape.
-            least: residues at least, int64 (a modification does not count).
-            most: slots at most, int64 (a modification counts).
+            least, most: residues, int64, of a shape that broadcasts to it.
+
+        Returns:
+            bool, elementwise.
         """
         low, high = low - ROUNDING, high + ROUNDING
         first, first_edge = self._bin(low)
@@ -142,7 +144,9 @@ class Reachability:
 
 
 @lru_cache(maxsize=8)
-def _table(residues: tuple[float, ...], modifications: tuple[float, ...], device: str) -> Reachability:
+def _table(
+    residues: tuple[float, ...], modifications: tuple[float, ...], device: str
+) -> Reachability:
     if device != "cpu":
         return _table(residues, modifications, "cpu").to(device)
     masses = sorted(set(residues))
@@ -226,7 +230,7 @@ class _Bins:
             high = high.clamp(max=self.width).masked_fill_(~lands, float("-inf"))
             torch.minimum(self.low[there], low, out=self.low[there])
             torch.maximum(self.high[there], high, out=self.high[there])
-            fewest = source.fewest[here].clamp(max=NONE - 2) + 1
+            fewest = source.fewest[here].clamp(max=NONE - 1 - residues) + residues
             fewest.masked_fill_(~lands, NONE)
             most = (source.most[here].clamp(max=NONE - residues) + residues).mul_(lands)
             torch.minimum(self.fewest[there], fewest, out=self.fewest[there])

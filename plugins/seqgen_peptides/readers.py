@@ -34,7 +34,7 @@ def list_spectra(source: str, files: SpectrumFiles | None = None) -> Iterator[Sp
     found = find_files(source)
     for name, path in found:
         try:
-            file = files.open(path)
+            file = files.open(path, anew=True)
             listing = list_mgf if file.format == "mgf" else list_xml
             yield from listing(file, name, path)
         except InputError as error:

@@ -64,7 +64,8 @@ class Simulated:
         tokens: uint8, ids of all peptides from the N-terminus.
         token_ends: int64, where each peptide's tokens end.
         charges: uint8, precursor charges.
-        intensities: float16 [4, cleavages], of `IONS`, relative to the sum of a spectrum.
+        intensities: float16 [4, cleavages], of `IONS` at each cleavage from the N-terminus,
+            relative to the sum of a spectrum.
         cleavage_ends: int64, where each peptide's cleavages end.
     """
 
@@ -220,8 +221,12 @@ def _predict(forms: Sequence[tuple[str, int]], residues: Residues) -> Simulated:
 
 
 def _linear(predicted: Any) -> NDArray[np.float64]:
-    """Intensities [4, cleavages] that sum to 1, from ms2pip's log2(intensity + 0.001)."""
-    log2 = np.stack([predicted[ion] for ion in IONS])
+    """Intensities [4, cleavages] that sum to 1, from ms2pip's log2(intensity + 0.001).
+
+    ms2pip numbers ions from the end that they hold: y1 is the first of the y ions, but belongs to
+    the last cleavage from the N-terminus.
+    """
+    log2 = np.stack([predicted[ion][:: -1 if ion.startswith("y") else 1] for ion in IONS])
     linear: NDArray[np.float64] = np.clip(2.0**log2 - 0.001, 0, None)
     total = linear.sum()
     return linear / total if total > 0 else linear

@@ -29,6 +29,7 @@ from seqgen.training.hybrid import annealed, freeze, hybrid_context, joint_loss
 from seqgen.training.objectives import Noise, noisy_clean, teacher_forcing
 from seqgen.training.task import FitConfig, TrainingRun
 from seqgen.transformer import TransformerConfig
+from seqgen_peptides.alignment import aligned_loss
 from seqgen_peptides.annotated import read_noise
 from seqgen_peptides.augment import AugmentConfig
 from seqgen_peptides.data import PeptideBatch, PeptideBatches, load_simulated
@@ -58,11 +59,21 @@ class PeptideTraining:
     lambda_max: float = field(
         default=1.0, metadata={"help": "greatest weight of the AR loss in stage 1 (CrossNovo: 1)"}
     )
+    aligned: float = field(
+        default=1.0,
+        metadata={"help": "weight of a warm start for CTC: residues asked for where they weigh in"},
+    )
     block_length: int = field(default=4, metadata={"help": "residues a block of block diffusion"})
     complement: bool = field(default=True, metadata={"help": "m/z of a peak's complement enters"})
     rotary: bool = field(default=True, metadata={"help": "attention over peaks rotated by m/z"})
+    ladder: bool = field(
+        default=True, metadata={"help": "which residues lead from peak to peak enters the encoder"}
+    )
     running_masses: bool = field(
         default=True, metadata={"help": "masses before and behind a slot enter"}
+    )
+    slot_masses: bool = field(
+        default=True, metadata={"help": "masses of an even division enter the one-pass decoder"}
     )
     ion_evidence: bool = field(default=True, metadata={"help": "candidate-ion evidence enters"})
     real_noise: str = field(
@@ -81,8 +92,8 @@ PRESETS: dict[str, tuple[PeptideTraining, FitConfig]] = {
     "small": (
         PeptideTraining(lambda_max=0.9),
         FitConfig(
-            steps=8_000,
-            restart=5_400,
+            steps=5_800,
+            restart=4_000,
             lr=1.5e-3,
             schedule="linear",
             final_lr=0.02,
@@ -107,8 +118,16 @@ PRESETS: dict[str, tuple[PeptideTraining, FitConfig]] = {
 }  # fmt: skip
 
 PRESETS["crossnovo"] = (
-    PeptideTraining(complement=False, rotary=False, ion_evidence=False), PRESETS["small"][1]
-)  # fmt: skip
+    PeptideTraining(
+        complement=False,
+        rotary=False,
+        ladder=False,
+        slot_masses=False,
+        ion_evidence=False,
+        aligned=0.0,
+    ),
+    PRESETS["small"][1],
+)
 """`small` is the shipped model's, `micro` shows that everything works, `crossnovo` does without
 what the published models do not have."""
 
@@ -152,6 +171,7 @@ class PeptideTask:
             Validation.of(batches, real, simulated=options.validation_spectra),
             stage_1=fit.restart or fit.steps,
             lambda_max=options.lambda_max,
+            aligned=options.aligned,
             block_length=options.block_length,
         )
 
@@ -162,6 +182,8 @@ class PeptideRun:
     Args:
         stage_1: steps of the first stage.
         lambda_max: greatest weight of the autoregressive loss in it.
+        aligned: weight of the loss of residues at the slots where their masses put them; it falls
+            to 0 in the first half of the stage.
         block_length: of block diffusion.
     """
 
@@ -173,6 +195,7 @@ class PeptideRun:
         *,
         stage_1: int,
         lambda_max: float,
+        aligned: float,
         block_length: int,
     ) -> None:
         self.model = model
@@ -180,6 +203,7 @@ class PeptideRun:
         self.validation = validation
         self.stage_1 = stage_1
         self.lambda_max = lambda_max
+        self.aligned = aligned
         self.block_length = block_length
 
     def batch(self, step: int, rank: int, world: int) -> PeptideBatch:
@@ -204,10 +228,16 @@ class PeptideRun:
         model = self.model
         context = model.listen(batch.spectra)
         nar_hidden = whole_pass(model.nar, _slots(model, batch), context)
-        nar = ctc_loss(model.nar_logits(nar_hidden), batch.targets_BS, batch.lengths_B, blank=PAD)
+        nar_logits = model.nar_logits(nar_hidden)
+        nar = ctc_loss(nar_logits, batch.targets_BS, batch.lengths_B, blank=PAD)
         ar = teacher_forcing(model.ar, batch.targets_BS, batch.valid_BS, context=context)
         weight = annealed(step, self.stage_1, ceiling=self.lambda_max)
-        return {"loss": joint_loss(ar, nar, weight), "ar": ar, "nar": nar}
+        losses = {"loss": joint_loss(ar, nar, weight), "ar": ar, "nar": nar}
+        if guidance := self.aligned * max(0.0, 1 - 2 * step / self.stage_1):
+            masses_V = model.encoder.masses_V
+            aligned = aligned_loss(nar_logits, batch.targets_BS, batch.lengths_B, masses_V)
+            losses |= {"loss": losses["loss"] + guidance * aligned, "aligned": aligned}
+        return losses
 
     def _apart(self, batch: PeptideBatch, step: int) -> dict[str, Tensor]:
         """Stage 2: the decoders that are compared, on frozen states."""
@@ -282,10 +312,12 @@ def configuration(options: PeptideTraining) -> PeptideConfig:
             sines=options.sines,
             complement=options.complement,
             rotary=options.rotary,
+            ladder=options.ladder,
         ),
         decoder=sizes,
         sines=options.sines,
         running_masses=options.running_masses,
+        slot_masses=options.slot_masses,
         ion_evidence=options.ion_evidence,
         preprocess=PreprocessConfig(n_peaks=options.peaks),
         label_smoothing=options.label_smoothing,

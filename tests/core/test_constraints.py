@@ -22,14 +22,14 @@ from seqgen.beams import rows_of
 from seqgen.canvas import Canvas
 from seqgen.constraints import Automaton, State
 from seqgen.decoders import Autoregressive, Beam, Generated
-from seqgen.heads import CategoricalHead
+from seqgen.heads import CategoricalHead, Head, Proposal, Request
 from seqgen.logits import Sampling, TopK
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Raster
 
 SEEDS = st.integers(0, 10_000)
 STOP = 3
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=20, deadline=None)
 
 
 def random_automaton(seed: int, states: int = 5, *, density: float = 0.2) -> Automaton:
@@ -143,8 +143,26 @@ def test_autoregressive_output_obeys(
         assert reachable or int(generated.length_B[row]) == len(prompt)
         alone = decoder.generate(model, canvas_of([prompt], new, seeds=[row]))
         assert alone.sequences()[0] == generated.sequences()[row]
-    model.train()  # the model given is left as it was
-    assert model.head is model._modules["head"]
+
+
+def test_the_model_keeps_its_own_head() -> None:
+    class Plain:
+        """A head that is no module."""
+
+        def __init__(self, head: Head) -> None:
+            self.head = head
+
+        def propose(self, hidden: torch.Tensor, request: Request) -> Proposal:
+            return self.head.propose(hidden, request)
+
+    model = small_model(shifted=True)
+    plain = SequenceModel(inputs=model.inputs, backbone=model.backbone, head=Plain(model.head))  # type: ignore[arg-type]
+    only = Automaton.listed([[5, 6]], vocabulary=VOCABULARY, stop=STOP)
+    decoder = Autoregressive(stop_ids=(STOP,), constraint=only)
+    for own in (model, plain):
+        head = own.head
+        assert decoder.generate(own, canvas_of([[1]], 5)).sequences() == [[5, 6, STOP]]
+        assert own.head is head
 
 
 def test_confidence_is_the_models_own() -> None:

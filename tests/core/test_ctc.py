@@ -237,6 +237,17 @@ def test_prefix_beam_beats_the_best_path() -> None:
     assert best.confidence_BNS[0, 0, 0].item() == pytest.approx(0.4)
 
 
+def test_fewer_sequences_than_beams_leave_places_empty() -> None:
+    logits = random_logits(3, 2, 1, 2)
+    for found in (
+        prefix_beam_search(logits, beams=6, blank=0),
+        PrefixBeamCTC(blank=0, beams=6)(logits, None),
+    ):
+        for row in range(2):
+            assert sorted(found.sequences(row)) == [[], [1]]
+        assert found.finished_BN.sum(dim=1).tolist() == [2, 2]
+
+
 def test_a_banned_value_is_never_found() -> None:
     logits = random_logits(1, 2, 6, 4)
     logits[..., 2] = NEVER

@@ -94,8 +94,10 @@ def test_scores_are_the_confidences_of_decoding(seed: int, batch: int, ragged: b
     prompts = random_prompts(seed, [seed % 3] * batch)
     found = Beam(beams=3, stop_ids=(STOP,)).generate(model, canvas_of(prompts, 5), context)
     assert found.hypotheses is not None
-    log_p_BNS = score_sequences(model, found.hypotheses, context)
-    slots_S = torch.arange(log_p_BNS.shape[-1])
+    slots_S = torch.arange(found.hypotheses.values_BNS.shape[-1])
+    behind = slots_S >= found.hypotheses.length_BN[..., None]
+    values_BNS = found.hypotheses.values_BNS.masked_fill(behind, -1)  # means nothing
+    log_p_BNS = score_sequences(model, replace(found.hypotheses, values_BNS=values_BNS), context)
     new = slots_S >= len(prompts[0])
     new = new & (slots_S < found.hypotheses.length_BN[..., None])
     expected = found.hypotheses.confidence_BNS.log()
@@ -103,7 +105,7 @@ def test_scores_are_the_confidences_of_decoding(seed: int, batch: int, ragged: b
     torch.testing.assert_close(
         (log_p_BNS * new).sum(-1), found.hypotheses.score_BN, atol=1e-4, rtol=1e-4
     )
-    assert (log_p_BNS[slots_S >= found.hypotheses.length_BN[..., None]] == 0).all()
+    assert (log_p_BNS[behind] == 0).all()
 
 
 def test_scores_without_a_start_token_begin_behind_the_first_value() -> None:
@@ -187,6 +189,8 @@ def test_some_rows_hold_their_draft_and_the_others_are_decoded(measure: Any, fal
         expected = drafts[b] if result.accepted_B[b] else alone.sequences()[b]
         assert result.sequences()[b] == expected
         assert result.hypotheses.sequences(b)[0] == expected
+        answers = 1 if result.accepted_B[b] else getattr(fallback, "beams", 1)
+        assert len(result.hypotheses.sequences(b)) == answers
         source = scored if result.accepted_B[b] else alone
         n = len(expected)
         torch.testing.assert_close(
@@ -213,6 +217,44 @@ def test_a_batch_row_equals_the_row_alone(seed: int, sizes: list[int], threshold
         assert batch.accepted_B is not None
         assert alone.accepted_B is not None
         assert batch.accepted_B[row] == alone.accepted_B[0]
+
+
+def test_prompts_are_neither_scored_nor_written() -> None:
+    prompts, context = [[STOP, 3], [4, STOP]], random_context(1, 2)
+    draft = DraftDecoder(model=nar(), decoder=NonAutoregressive(sampling=NO_STOP))
+    seen: list[Event] = []
+    decoder = verifier(draft=draft, threshold=0.0, stop_id=STOP)
+    canvas = Canvas(torch.zeros(2, 6, dtype=torch.int64), prompt=2)
+    canvas.values[:, :2] = torch.tensor(prompts)
+    # The draft fills the canvas it is given, so it is made on a shorter one.
+    short = Canvas(canvas.values[:, :5].clone(), prompt=2)
+    drafted = draft.decoder.generate(draft.model, short, context)
+
+    class Given:
+        def generate(self, model: Any, canvas: Canvas, context: Any) -> Generated:
+            return drafted
+
+    decoder = replace(decoder, draft=replace(draft, decoder=Given()))  # type: ignore[arg-type]
+    result = decoder.generate(ar(), canvas, context, on_event=seen.append)
+    assert result.hypotheses is not None
+    assert result.accepted_B is not None
+    assert result.accepted_B.all()
+    assert result.sequences() == [[*ids, STOP] for ids in drafted.sequences()]
+    assert result.values[:, :2].tolist() == prompts
+    assert (result.confidence_BS[:, :2] == 1).all()
+    assert (result.hypotheses.confidence_BNS[..., :2] == 1).all()
+    torch.testing.assert_close(
+        result.hypotheses.score_BN[:, 0], result.confidence_BS[:, 2:].log().sum(dim=1)
+    )
+    assert seen[0].kept_BQ.tolist() == [[False] * 2 + [True] * 4] * 2
+    # The mean is over the new values alone.
+    means = result.confidence_BS[:, 2:].log().mean(dim=1).exp()
+    for shift, accepted in ((-1e-4, True), (1e-4, False)):
+        threshold = float(means.min()) + shift
+        canvas = Canvas(canvas.values, prompt=2)
+        again = replace(decoder, threshold=threshold).generate(ar(), canvas, context)
+        assert again.accepted_B is not None
+        assert bool(again.accepted_B[means.argmin()]) == accepted
 
 
 def test_the_best_of_several_drafts_by_the_model_is_taken() -> None:
@@ -290,7 +332,11 @@ def test_drafts_that_cannot_stand_are_never_accepted() -> None:
     rows = [ids for ids, _ in cases.values()]
     scores = [-INFINITY if name == "no answer" else 0.0 for name in cases]
     context = random_context(1, len(rows))
-    decoder = verifier(draft=fixed(rows, scores), threshold=0.0)
+
+    def all_fit(values_BNS: Tensor, length_BN: Tensor) -> Tensor:
+        return torch.ones_like(length_BN, dtype=torch.bool)
+
+    decoder = verifier(draft=fixed(rows, scores), threshold=0.0, fits=all_fit)
     result = run(decoder, len(rows), context, room=4)
     alone = run(GREEDY_END, len(rows), context, room=4)
     assert result.accepted_B.tolist() == [fine for _, fine in cases.values()]
@@ -301,6 +347,10 @@ def test_drafts_that_cannot_stand_are_never_accepted() -> None:
     decoder = verifier(Autoregressive(), draft=fixed(rows, scores), threshold=0.0, stop_id=None)
     result = run(decoder, len(rows), context, room=4)
     assert result.accepted_B.tolist() == [True, True, True, False, True, False, False]
+    plain = run(Autoregressive(), len(rows), context, room=4).sequences()
+    accepted = result.accepted_B.tolist()
+    for b, ids in enumerate(rows):
+        assert result.sequences()[b] == (ids if accepted[b] else plain[b])
 
 
 def test_rows_with_less_room_than_others() -> None:
@@ -346,13 +396,36 @@ def test_events_speak_of_all_rows_and_add_up_to_the_canvas(fallback: Any) -> Non
     streamed = list(decoder.stream(ar(), canvas_of([[]] * 4, ROOM), context))
     assert [e.to_json() for e in streamed] == [e.to_json() for e in seen]
     assert sum(e.draft_forwards for e in seen) == 1
+    check_replay(seen, result)
+
+
+def test_events_of_rows_with_prompts_of_different_lengths() -> None:
+    draft = DraftDecoder(model=nar(), decoder=NonAutoregressive())
+
+    def first(values_BNS: Tensor, length_BN: Tensor) -> Tensor:
+        return torch.tensor([[True], [False], [False]])
+
+    seen: list[Event] = []
+    decoder = verifier(Autoregressive(), draft=draft, fits=first, threshold=0.0, stop_id=None)
+    prompts = random_prompts(0, [1, 3, 2])
+    canvas = canvas_of(prompts, 4)
+    result = decoder.generate(ar(), canvas, random_context(2, 3), on_event=seen.append)
+    assert result.accepted_B is not None
+    assert result.accepted_B.tolist() == [True, False, False]
+    check_replay(seen, result)
+
+
+def check_replay(events: list[Event], result: Generated) -> None:
+    """What the events keep is what the canvas holds behind the prompts."""
     replayed = torch.zeros_like(result.values)
-    for event in seen:
-        slots = event.slots_BQ.expand(4, -1)
+    for event in events:
+        slots = event.slots_BQ.expand(len(replayed), -1)
         kept = event.values.where(event.kept_BQ, replayed.gather(1, slots))
         replayed.scatter_(1, slots, kept)
-    for b, ids in enumerate(result.sequences()):
-        assert replayed[b, : len(ids)].tolist() == ids
+    spans = zip(result.prompt_B.tolist(), result.length_B.tolist(), strict=True)
+    for b, (begin, end) in enumerate(spans):
+        assert replayed[b, begin:end].tolist() == result.values[b, begin:end].tolist()
+        assert end > begin
 
 
 def test_inside_a_hybrid_drafts_keep_their_own_context() -> None:

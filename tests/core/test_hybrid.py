@@ -107,6 +107,20 @@ def test_a_batch_row_equals_the_row_alone(
         assert alone.sequences() == [batch[row]]
 
 
+def test_rows_with_less_room_than_others() -> None:
+    context, lengths = random_context(3, 2), [6, 3]
+    memory = ConcatenatedMemory(positions=False)
+    decoder = Hybrid(first=first_pass(slots=None, memory=memory), second=Autoregressive())
+    canvas = Canvas(torch.zeros(2, 6, dtype=torch.int64), length=lengths)
+    batch = decoder.generate(ar(), canvas, context)
+    for row, length in enumerate(lengths):
+        alone = decoder.generate(ar(), canvas_of([[]], length), row_of(context, row))
+        assert alone.sequences() == [batch.sequences()[row]]
+        torch.testing.assert_close(
+            batch.confidence_BS[row, :length], alone.confidence_BS[0], atol=1e-4, rtol=1e-4
+        )
+
+
 def test_without_slots_the_first_pass_reads_the_prompt() -> None:
     context = random_context(0, 1)
     whole, own = first_pass(slots=None), first_pass()

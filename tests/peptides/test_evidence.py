@@ -7,10 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.peptides.small_peptides import batches
 
+from seqgen_peptides.alignment import align_by_mass
 from seqgen_peptides.context import SpectrumContext
-from seqgen_peptides.evidence import ion_evidence, matched_intensity, repeat_rows
+from seqgen_peptides.evidence import (
+    ion_evidence,
+    ladder_evidence,
+    matched_intensity,
+    repeat_rows,
+    slot_evidence,
+)
 from seqgen_peptides.masses import PROTON, WATER
-from seqgen_peptides.residues import FIRST, STOP, Residues
+from seqgen_peptides.residues import FIRST, PAD, STOP, Residues
 from seqgen_peptides.spectra import SpectrumBatch
 
 RESIDUES = Residues()
@@ -57,6 +64,23 @@ def test_stop_has_evidence_where_nothing_is_left() -> None:
     assert found[0, 1, STOP].max() < 1e-6
 
 
+def test_the_ladder_names_the_residue_between_two_peaks() -> None:
+    ids = RESIDUES.encode("GASPVTK")
+    y2 = float(MASSES[ids[-2:]].sum()) + WATER + PROTON
+    y3, b4 = y2 + float(MASSES[ids[4]]), float(MASSES[ids[:4]].sum()) + PROTON
+    mz = torch.tensor([sorted([y2, y3, b4])], dtype=torch.float64)
+    mass = torch.tensor([RESIDUES.mass(ids)], dtype=torch.float64)
+    found = ladder_evidence(mz, torch.ones(1, 3), mass, MASSES)[0]
+    places = {
+        name: sorted([y2, y3, b4]).index(x) for name, x in (("y2", y2), ("y3", y3), ("b4", b4))
+    }
+    assert found[places["y2"], :, 0].argmax() == ids[4], "up from y2 lies y3"
+    assert found[places["y3"], :, 1].argmax() == ids[4], "down from y3 lies y2"
+    # b4 is the complement of y3.
+    assert found[places["y2"], ids[4], 2] > 0.999
+    assert found[places["y2"], :FIRST].sum() == 0
+
+
 @given(st.integers(0, 2**31 - 1))
 def test_matching_finds_the_better_neighbour(seed: int) -> None:
     """Against a search over all peaks."""
@@ -75,7 +99,7 @@ def test_matching_finds_the_better_neighbour(seed: int) -> None:
     wanted = 2000 * torch.rand(3, 40, generator=generator, dtype=torch.float64)
     index = torch.randint(60, (3, 40), generator=generator)
     wanted[:, ::2] = near.gather(1, index)[:, ::2] * (1 + 5e-6)
-    found = matched_intensity(context, wanted)
+    found = matched_intensity(context.mz_BP, context.intensity_BP, wanted)
     off = (context.mz_BP[:, None] / wanted[..., None] - 1).abs() * 1e6
     every = torch.exp(-0.5 * (off / 10) ** 2).float() * context.intensity_BP[:, None]
     # Two peaks apart by less than the tolerance may hide a third, stronger one behind them.
@@ -91,3 +115,39 @@ def test_rows_of_hypotheses_read_their_own_spectrum() -> None:
     single = ion_evidence(context, prefix, MASSES)
     beams = ion_evidence(context, repeat_rows(prefix, 12), MASSES)
     assert torch.equal(beams, single.repeat_interleave(3, dim=0))
+
+
+def test_two_peaks_place_a_residue_in_its_slot() -> None:
+    ids = RESIDUES.encode("GASPVTK")
+    y2 = float(MASSES[ids[-2:]].sum()) + WATER + PROTON
+    y3 = y2 + float(MASSES[ids[4]])
+    context = _context([y2, y3], [1.0, 1.0], RESIDUES.mass(ids))
+    found = slot_evidence(context, MASSES, 40)[0]
+    total = float(MASSES[ids].sum())
+    slot = int((y2 + y3 - 2 * (WATER + PROTON)) / 2 / total * 40)
+    as_y, as_b = found[..., 0], found[..., 2]
+    assert as_y.flatten().argmax() == slot * len(MASSES) + ids[4]
+    # Were they b ions, the residue would lie that far from the N-terminus.
+    slot = int((total - (y2 + y3 - 2 * PROTON) / 2) / total * 40)
+    assert as_b.flatten().argmax() == slot * len(MASSES) + ids[4]
+
+
+def test_the_ends_of_the_peptide_count_as_peaks() -> None:
+    ids = RESIDUES.encode("GASPVTK")
+    y1 = float(MASSES[ids[-1]]) + WATER + PROTON
+    b1 = float(MASSES[ids[0]]) + PROTON
+    context = _context(sorted([y1, b1]), [1.0, 1.0], RESIDUES.mass(ids))
+    found = slot_evidence(context, MASSES, 40)[0]
+    assert found[:6, ids[-1], 0].max() == 1, "K up from the C-terminus"
+    assert found[-6:, ids[0], 2].max() == 1, "G up from the N-terminus"
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_aligned_residues_keep_their_order(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 41, (5,), generator=generator)
+    targets = torch.randint(FIRST, len(RESIDUES), (5, 41), generator=generator)
+    wanted = align_by_mass(targets, lengths, MASSES, 40)
+    for row, length in enumerate(lengths.tolist()):
+        ids = [i for i in wanted[row].tolist() if i != PAD]
+        assert ids == targets[row, :length].tolist()

@@ -52,6 +52,7 @@ ROWS = [
         "[Acetyl]-AC[Carbamidomethyl]K",
         candidates=[
             {"peptide": "[Acetyl]-AC[Carbamidomethyl]K", "score": 0.75},
+            {"peptide": "[Acetyl]-AC[Carbamidomethyl]K", "score": 0.6, "charge": 3},
             {"peptide": "GGGK", "score": 0.5, "precursor_error_ppm": 9.0, "residue_scores": [1.0]},
             {"peptide": "[+25.980265]-GK", "score": 0.25, "residue_scores": None},
         ],
@@ -80,8 +81,8 @@ def test_mztab_is_read_back(tmp_path: Path) -> None:
     assert head["ms_run[1]-format"].accession == "MS:1001062"
     assert head["ms_run[2]-location"] == "file:///data/b.mzML.gz"
     assert "ms_run[3]-location" not in head
-    assert len(table) == len(ROWS) + 2
-    assert [row["PSM_ID"] for row in table] == list(range(1, 8))
+    assert len(table) == len(ROWS) + 3
+    assert [row["PSM_ID"] for row in table] == list(range(1, 9))
 
     first = table[0]
     assert first["sequence"] == "PEMK"
@@ -104,17 +105,18 @@ def test_mztab_is_read_back(tmp_path: Path) -> None:
     assert failed["search_engine_score[1]"] is None
     assert failed["opt_global_rank"] is None
 
-    best = table[2:5]
-    assert [row["opt_global_rank"] for row in best] == [1, 2, 3]
-    assert [row["sequence"] for row in best] == ["ACK", "GGGK", "GK"]
+    best = table[2:6]
+    assert [row["opt_global_rank"] for row in best] == [1, 2, 3, 4]
+    assert [row["charge"] for row in best] == [2, 3, 2, 2]
+    assert [row["sequence"] for row in best] == ["ACK", "ACK", "GGGK", "GK"]
     assert [row["modifications"] for row in best] == [
-        "0-UNIMOD:1,2-UNIMOD:4", None, "0-CHEMMOD:+25.980265",
+        "0-UNIMOD:1,2-UNIMOD:4", "0-UNIMOD:1,2-UNIMOD:4", None, "0-CHEMMOD:+25.980265",
     ]  # fmt: skip
     assert {row["spectra_ref"] for row in best} == {"ms_run[1]:index=2"}
-    assert best[1]["opt_global_precursor_error_ppm"] == 9.0
+    assert best[2]["opt_global_precursor_error_ppm"] == 9.0
 
-    assert table[5]["spectra_ref"] is None
-    assert table[6]["spectra_ref"] == "ms_run[2]:scan=19"
+    assert table[6]["spectra_ref"] is None
+    assert table[7]["spectra_ref"] == "ms_run[2]:scan=19"
 
 
 def test_mztab_has_casanovo_s_columns_first(tmp_path: Path) -> None:
@@ -182,6 +184,13 @@ def test_files_of_equal_names_stay_apart(tmp_path: Path) -> None:
     assert head["ms_run[3]-location"] == "file:///three/late.mgf"
 
 
+def test_standard_input_has_no_location(tmp_path: Path) -> None:
+    write_rows([answer("index=0", "GGK", file="-")], tmp_path / "out.mztab", "mztab")
+    head, table = read_mztab(tmp_path / "out.mztab")
+    assert head["ms_run[1]-location"] is None
+    assert table[0]["spectra_ref"] == "ms_run[1]:index=0"
+
+
 def test_an_answer_that_is_no_peptide_is_written_all_the_same(tmp_path: Path) -> None:
     write_rows([answer("index=0", "PE[Acetyl]-K")], tmp_path / "out.mztab", "mztab")
     _, table = read_mztab(tmp_path / "out.mztab")
@@ -195,10 +204,10 @@ def test_tsv(tmp_path: Path) -> None:
     with path.open(newline="") as file:
         table = list(csv.DictReader(file, delimiter="\t"))
     assert [row["id"] for row in table] == [
-        "a b.mgf:index=0", "a b.mgf:index=1", *["a b.mgf:index=2"] * 3, "gone.mgf",
+        "a b.mgf:index=0", "a b.mgf:index=1", *["a b.mgf:index=2"] * 4, "gone.mgf",
         "b.mzML.gz:scan=19",
     ]  # fmt: skip
-    assert [row["rank"] for row in table] == ["1", "", "1", "2", "3", "", "1"]
+    assert [row["rank"] for row in table] == ["1", "", "1", "2", "3", "4", "", "1"]
     assert table[0]["peptide"] == "PEM[Oxidation]K"
     assert float(table[0]["score"]) == 0.75
     assert table[0]["residue_scores"] == "0.50000,0.25000"

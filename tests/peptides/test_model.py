@@ -133,7 +133,9 @@ def test_hypotheses_of_a_spectrum_see_its_own_masses(model: PeptideModel) -> Non
     assert greedy.sequences() == beam.sequences()
 
 
-@pytest.mark.parametrize("switch", ["complement", "rotary", "running_masses", "ion_evidence"])
+@pytest.mark.parametrize(
+    "switch", ["complement", "rotary", "ladder", "running_masses", "slot_masses", "ion_evidence"]
+)
 def test_options_change_the_model_and_survive_a_file(tmp_path: Path, switch: str) -> None:
     model = random_model(**{switch: False})
     context = model.listen(batches().batch(0).spectra)

@@ -25,12 +25,12 @@ def masses(peptide: str) -> list[float]:
     return [site.mass for site in sites(peptide, RESIDUES)]
 
 
-def spectrum(peptide: str, charge: int = 2, **more: Any) -> SpectrumItem:
-    """A spectrum of all its ions, out of order, with some noise."""
-    mz = np.array([ion.mz for ion in ions(masses(peptide), charge)] + [333.3, 444.4])
+def spectrum(of: str, charge: int = 2, **more: Any) -> SpectrumItem:
+    """A spectrum of all ions of a peptide, out of order, with some noise."""
+    mz = np.array([ion.mz for ion in ions(masses(of), charge)] + [333.3, 444.4])
     order = np.random.default_rng(0).permutation(len(mz))
     intensity = np.linspace(1, 2, len(mz), dtype=np.float32)
-    mass = sum(masses(peptide)) + WATER
+    mass = sum(masses(of)) + WATER
     given = {
         "title": "a $b$ c",
         "precursor_mz": to_mz(mass, charge),
@@ -148,7 +148,7 @@ def test_the_same_row_gives_the_same_bytes() -> None:
 
 def test_the_chart() -> None:
     items = [
-        spectrum("PEPTIDEK" + "A" * (number % 7), 2 + number % 3, peptide="PEPTIDEK")
+        spectrum("PEPTIDEK", 2 + number % 3, peptide="PEPTIDEK" + "A" * (number % 7))
         for number in range(12)
     ]
     rows: list[dict[str, Any]] = [row("PEPTLDEK", score=0.1 * n) for n in range(9)]

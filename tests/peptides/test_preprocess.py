@@ -39,7 +39,7 @@ def spelt_out(
     st.lists(
         st.tuples(
             st.floats(40, 2600),
-            st.one_of(st.just(0.0), st.floats(1e-3, 1e6, width=32), st.integers(1, 3).map(float)),
+            st.one_of(st.just(0.0), st.floats(2**-10, 1e6, width=32), st.integers(1, 3).map(float)),
         ),
         min_size=1,
         max_size=40,

@@ -70,6 +70,7 @@ def _constrained(
     head = ConstrainedHead(model.head, constraint, canvas)
     constrained = copy.copy(model)
     constrained._modules = {**model._modules, "head": head}
+    constrained.__dict__.pop("head", None)  # where a head that is no module lies
     yield from decode(
         constrained, canvas, context, replace(options.recipe(model), commit=Alive(head))
     )

@@ -30,6 +30,9 @@ from seqgen.logits import GREEDY, NEVER
 from seqgen.model import Context, SequenceModel
 from seqgen.paths import Paths, stable_topk
 
+COMPACT_BELOW = 0.85
+"""Decided items leave when this share of the batch, or less, is undecided: leaving copies keys."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Beam(StreamDecoder):
@@ -39,8 +42,8 @@ class Beam(StreamDecoder):
     a stop value come first; what reached its row's limit without one (`finished` False) ranks
     behind them. A row without any answer keeps its prompt and has the score -inf.
 
-    Events show, a pass, the newest value of each row's best candidate, not yet kept; one more event
-    shows the best answers, all their slots kept.
+    Events show, a pass, the newest value of each row's best candidate, not yet kept (confidence 0
+    in rows that are no longer searched); one more event shows the best answers, all slots kept.
 
     Attributes:
         beams: hypotheses an item (K). One beam without a length penalty is greedy decoding.
@@ -91,8 +94,7 @@ def _decode(
     search = _Search(options, model, canvas, context)
     while search.items:
         yield search.step()
-    keep = options.keep or options.beams
-    found = search.paths.answers(search.steps, keep, complete=not options.stop_ids)
+    found = search.paths.answers(search.steps, search.keep, complete=not options.stop_ids)
     kept_BS = _fill(canvas, found, stopped=bool(options.stop_ids))
     if search.steps:
         first = canvas.max_prompt
@@ -106,10 +108,6 @@ def _decode(
             kept_BQ=kept_BS[:, first:],
         )
     return found
-
-
-COMPACT_BELOW = 0.85
-"""Decided items leave when this share of the batch, or less, is undecided: leaving copies keys."""
 
 
 class _Search:
@@ -221,13 +219,13 @@ class _Search:
         return every_C.expand(stops_MC.shape[0], -1)
 
     def _advance(self, slot: int, parent_MK: Tensor, value_MK: Tensor) -> None:
-        live = self.feed.hypotheses
-        if live == 1:
+        """Make the chosen candidates the hypotheses."""
+        index_M = torch.arange(self.items, device=parent_MK.device)
+        if self.steps == 1:
             self.feed.fork()
-            index_M = torch.arange(self.items, device=parent_MK.device)
-            self.state = _rows(self.state, index_M.repeat_interleave(self.feed.beams))
-        first_M1 = torch.arange(self.items, device=parent_MK.device)[:, None] * self.feed.beams
-        parents_N, values_N = (first_M1 + parent_MK).flatten(), value_MK.flatten()
+            self.state = _rows(self.state, index_M.repeat_interleave(self.options.beams))
+        parents_N = (index_M[:, None] * self.options.beams + parent_MK).flatten()
+        values_N = value_MK.flatten()
         self.feed.advance(parents_N, values_N, slot)
         if self.options.constraint is not None:
             self.state = self.options.constraint.advance(_rows(self.state, parents_N), values_N)
@@ -235,7 +233,8 @@ class _Search:
     def _cut(self, end: int) -> None:
         """Items whose rows are full have the answers they have; hypotheses are answers cut off."""
         full_M = (self.limit_M == end).nonzero().squeeze(1)
-        score_MK = self._final(self.log_p_MK, self.steps).masked_fill(self.sum_MK == NEVER, NEVER)
+        score_MK = self._final(self.log_p_MK, self.steps)
+        score_MK = torch.where(self.sum_MK > NEVER, score_MK, NEVER)
         self.paths.cut(self.item_M.index_select(0, full_M), score_MK.index_select(0, full_M))
         if end == max(self.limits):
             self.item_M = self.item_M[:0]
@@ -243,7 +242,7 @@ class _Search:
 
     def _drop_decided(self) -> None:
         """Items leave the batch, several at a time, when nothing can change their answers."""
-        best_M = self.log_p_MK.masked_fill(self.sum_MK == NEVER, NEVER).amax(dim=1)
+        best_M = torch.where(self.sum_MK > NEVER, self.log_p_MK, NEVER).amax(dim=1)
         # Log-probabilities only fall; at best a hypothesis keeps its own over the greatest length.
         bound_M = self._final(best_M, self.limit_M - self.first)
         worst_M = self.paths.worst(self.item_M, self.steps, self.keep)

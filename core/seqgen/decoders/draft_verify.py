@@ -234,10 +234,8 @@ def _in_canvas(
         stopped_BN = (stops_BNS & (slots_S == length_BN[..., None] - 1)).any(dim=-1)
         # A row would have ended with a stop value further ahead.
         room_BN = room_BN & (stops_BNS.sum(dim=-1) == stopped_BN)
-        values_BNS = F.pad(values_BNS, (0, 1))
-        at_BN1 = length_BN[..., None]
-        last_BN1 = values_BNS.gather(-1, at_BN1).where(stopped_BN[..., None], stop_id)
-        values_BNS = values_BNS.scatter(-1, at_BN1, last_BN1)
+        # What lies behind a draft that has its stop value already is not in use.
+        values_BNS = F.pad(values_BNS, (0, 1)).scatter(-1, length_BN[..., None], stop_id)
         length_BN = length_BN + ~stopped_BN
         room_BN = room_BN & (length_BN <= canvas.limit_B[:, None])
     # A negative padding cuts; what is cut has no room.

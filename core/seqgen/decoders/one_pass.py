@@ -1,7 +1,7 @@
 """One pass over the whole canvas, then a finalizer: CTC, or an exact program over the logits.
 
-PrimeNovo (arXiv 2412.15214) decodes peptides so: a fixed number of slots, CTC, and a program over
-the precursor mass.
+PrimeNovo (Zhang et al. 2025, doi:10.1038/s41467-024-55021-3) decodes peptides so: a fixed number of
+slots, CTC, and a program over the precursor mass.
 
 Shapes: B rows, S slots, D width, N hypotheses.
 """
@@ -21,7 +21,7 @@ from seqgen.finalizers import Finalizer
 from seqgen.heads.base import Request
 from seqgen.hypotheses import Hypotheses
 from seqgen.inputs import RasterInputs
-from seqgen.logits import GREEDY, Sampling
+from seqgen.logits import GREEDY, NEVER, Sampling
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Whole
 
@@ -85,9 +85,7 @@ def _write_best(canvas: Canvas, hypotheses: Hypotheses) -> Event:
     width = values_BS.shape[1]
     slots_1S = torch.arange(width, device=canvas.device)[None]
     canvas.finished_B |= hypotheses.finished_BN[:, 0]
-    canvas.length_B = torch.where(
-        hypotheses.score_BN[:, 0] > float("-inf"), hypotheses.length_BN[:, 0], 0
-    )
+    canvas.length_B = torch.where(hypotheses.score_BN[:, 0] > NEVER, hypotheses.length_BN[:, 0], 0)
     kept_BS = slots_1S < canvas.length_B[:, None]
     canvas.values[:, :width] = values_BS * kept_BS
     canvas.state_BS[:, :width] = torch.where(kept_BS, COMMITTED, OPEN).to(torch.uint8)

@@ -4,8 +4,8 @@ A value is a vector of C numbers, which these heads take as independent given th
 `FlowHead` samples them jointly). For each number the head gives parameters of a distribution, and
 these stay with the value: `head.distribution(generated.parameters).quantile((0.1, 0.9))`.
 
-Temperature T multiplies the variance: the distance of a sample from the median is scaled by sqrt(T).
-For a Gaussian that is p^(1/T), as dividing logits by T is. T = 0 takes the centre.
+Temperature T multiplies the variance: the distance of a sample from the centre is scaled by
+sqrt(T). For a Gaussian that is p^(1/T), as dividing logits by T is. T = 0 takes the centre.
 
 Confidence of a value is p / (1 + p), p being the geometric mean over its numbers of their density:
 0.5 where the density is 1, close to 1 where the distribution is narrow and the value typical. A
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -140,4 +141,11 @@ def level_tensor(levels: Sequence[float], like: Tensor) -> Tensor:
     """
     if not levels or not all(0 < level < 1 for level in levels):
         raise ValueError(f"quantile levels must lie in (0, 1), not {tuple(levels)}")
-    return torch.tensor(levels, dtype=like.dtype, device=like.device)
+    return _levels(tuple(levels), like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _levels(levels: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept, so that no step of a decode copies them to the device."""
+    with torch.inference_mode(False):  # what is made in a decode may serve in training
+        return torch.tensor(levels, dtype=dtype, device=device)

@@ -85,7 +85,7 @@ class Gaussian:
         return -0.5 * z.square() - self.std.log() - 0.5 * math.log(2 * math.pi)
 
     def quantile(self, levels: Sequence[float]) -> Tensor:
-        z_K = torch.special.ndtri(level_tensor(levels, self.mean))
+        z_K: Tensor = torch.special.ndtri(level_tensor(levels, self.mean))
         return self.mean[..., None] + self.std[..., None] * z_K
 
     def sample(self, u: Tensor, v: Tensor) -> Tensor:
@@ -149,8 +149,7 @@ def _quantile_series(levels: tuple[float, ...]) -> Floats:
     """
     x = np.cos(np.pi * (np.arange(_TERMS) + 0.5) / _TERMS)
     exact = _solve_quantiles(4 / (1 + x), np.array(levels))
-    series: Floats = np.polynomial.chebyshev.chebfit(x, exact, _TERMS - 1)
-    return series
+    return np.polynomial.chebyshev.chebfit(x, exact, _TERMS - 1).astype(np.float64)
 
 
 def _solve_quantiles(df_N: Floats, levels_K: Floats) -> Floats:

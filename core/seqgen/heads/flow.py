@@ -117,17 +117,18 @@ class FlowHead(nn.Module):
         Times and noise come from torch's global generator, as dropout does.
         """
         shape = (self.draws, *targets.shape)
-        time = torch.rand(shape[:-1], device=targets.device)
         if self.times == "logit-normal":
             time = torch.randn(shape[:-1], device=targets.device).sigmoid()
+        else:
+            time = torch.rand(shape[:-1], device=targets.device)
         return self.loss_at(hidden_BQD, targets, time, torch.randn(shape, device=targets.device))
 
     def loss_at(self, hidden_BQD: Tensor, targets: Tensor, time: Tensor, e: Tensor) -> Tensor:
         """The loss for given times [N, B, Q] and noise [N, B, Q, C]: mean over N and C, [B, Q]."""
         targets = targets.float()
         x = torch.lerp(e, targets, time[..., None])  # equation 1
-        embedded = self.network.embed_condition(hidden_BQD).expand(len(e), *[-1] * 3)
-        velocity = self.network(x, time, embedded)
+        embedded = self.network.embed_condition(hidden_BQD)
+        velocity: Tensor = self.network(x, time, embedded)
         return (velocity - (targets - e)).square().mean(dim=(0, -1))
 
 

@@ -29,26 +29,25 @@ class QuantileHead(DistributionHead):
         levels: rising, in (0, 1), at least two.
     """
 
-    levels_K: Tensor
-
     def __init__(self, width: int, channels: int, *, levels: Sequence[float] = DECILES) -> None:
         if len(levels) < 2 or sorted(set(levels)) != list(levels):
             raise ValueError(f"a quantile head needs two or more rising levels, not {levels}")
+        if not 0 < levels[0] < levels[-1] < 1:
+            raise ValueError(f"quantile levels must lie in (0, 1), not {levels}")
         super().__init__(width, channels, len(levels))
         self.levels = tuple(levels)
-        levels_K = level_tensor(levels, torch.ones(()))
-        self.register_buffer("levels_K", levels_K, persistent=False)
 
     def constrain(self, raw_BQCP: Tensor) -> Tensor:
         return raw_BQCP.sort(dim=-1).values
 
     def distribution(self, parameters_BQCP: Tensor) -> QuantileFunction:
-        return QuantileFunction(self.levels_K.float(), parameters_BQCP)
+        return QuantileFunction(level_tensor(self.levels, parameters_BQCP), parameters_BQCP)
 
     def loss(self, hidden_BQD: Tensor, targets: Tensor) -> Tensor:
         """Pinball loss, mean over the levels and channels [B, Q]; targets [B, Q, C]."""
         quantiles_BQCK = self.parameters_of(hidden_BQD)
-        return pinball(quantiles_BQCK, targets.float(), self.levels_K.float()).mean(dim=(-2, -1))
+        levels_K = level_tensor(self.levels, quantiles_BQCK)
+        return pinball(quantiles_BQCK, targets.float(), levels_K).mean(dim=(-2, -1))
 
 
 def pinball(quantiles: Tensor, targets: Tensor, levels_K: Tensor) -> Tensor:
@@ -76,10 +75,10 @@ class QuantileFunction:
     @property
     def mean(self) -> Tensor:
         t, q = self.levels_K, self.quantiles
-        first, last = self._slopes()[..., 0], self._slopes()[..., -1]
+        slopes = q.diff(dim=-1) / t.diff()
         inside = ((q[..., 1:] + q[..., :-1]) / 2 * t.diff()).sum(dim=-1)
-        below = t[0] * (q[..., 0] - first * t[0])
-        above = (1 - t[-1]) * (q[..., -1] + last * (1 - t[-1]))
+        below = t[0] * (q[..., 0] - slopes[..., 0] * t[0])
+        above = (1 - t[-1]) * (q[..., -1] + slopes[..., -1] * (1 - t[-1]))
         return below + inside + above
 
     @property
@@ -97,9 +96,10 @@ class QuantileFunction:
 
     def log_prob(self, value: Tensor) -> Tensor:
         """-log of the quantile function's slope at the value."""
-        q, t = self.quantiles, self.levels_K
-        at = torch.searchsorted(q.contiguous(), value[..., None]).clamp(1, q.shape[-1] - 1)
-        slope = self._slopes().clamp(min=_STEEP).gather(-1, at - 1).squeeze(-1)
+        t, q = self.levels_K, self.quantiles.expand(*value.shape, -1)
+        at = torch.searchsorted(q.contiguous(), value[..., None]).clamp(1, len(t) - 1)
+        slopes = (q.diff(dim=-1) / t.diff()).clamp(min=_STEEP)
+        slope = slopes.gather(-1, at - 1).squeeze(-1)
         below = (q[..., 0] - value).clamp(min=0) / t[0]
         above = (value - q[..., -1]).clamp(min=0) / (1 - t[-1])
         return -slope.log() - (below + above) / slope
@@ -108,15 +108,11 @@ class QuantileFunction:
         centre = self.centre[..., None]
         return replace(self, quantiles=centre + factor * (self.quantiles - centre))
 
-    def _slopes(self) -> Tensor:
-        """Slope of the quantile function between neighbours, 1 / density, [..., K - 1]."""
-        return self.quantiles.diff(dim=-1) / self.levels_K.diff()
-
     def _invert(self, u: Tensor) -> Tensor:
         """The quantile function at levels [..., N]."""
         t, q = self.levels_K, self.quantiles
         right = torch.searchsorted(t, u.contiguous()).clamp(1, len(t) - 1)
-        slope = self._slopes().gather(-1, right - 1)
+        slope = (q.diff(dim=-1) / t.diff()).gather(-1, right - 1)
         inner = u.clamp(t[0], t[-1])
         line = q.gather(-1, right - 1) + slope * (inner - t[right - 1])
         # The tails: slope * t_1 log(u / t_1), and the same from above; 0 between the quantiles.

@@ -4,7 +4,10 @@ Teacher forcing is all groups in one pass; mask-predict is one group with a rand
 block diffusion is a noisy copy beside the clean one. The last with blocks of one, everything
 masked, is teacher forcing for a model with masked inputs.
 
-Shapes: B rows, S slots, D width.
+Targets are ids int64 [B, S] for models with inputs of ids, vectors float [B, S, C] for models with
+inputs of continuous values (what lies in padding is not read).
+
+Shapes: B rows, S slots, D width, C channels of a continuous value.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 
 from seqgen.attention import MaskView
-from seqgen.inputs import MaskedInputs, ShiftedInputs
+from seqgen.inputs import MaskedInputs, MaskedValueInputs, ShiftedInputs, ValueInputs
 from seqgen.masks import CLEAN, NOISY, NoisyClean, SlotInfo
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order, OrderTable, Raster
@@ -55,20 +58,24 @@ def teacher_forcing(
     """Mean loss of every value given those before it, for a model with shifted inputs.
 
     Args:
-        targets_BS: ids, int64.
+        targets_BS: ids, or vectors [B, S, C].
         valid_BS: slots in use; None for all.
         fixed_BS: slots that are given (a prompt) and carry no loss.
     """
-    if not isinstance(model.inputs, ShiftedInputs):
-        raise ValueError("teacher_forcing needs shifted inputs; use noisy_clean(order=Raster())")
-    ids_BS, start_id = targets_BS[:, :-1], model.inputs.start_id
-    if start_id is None:  # the first value is always given and carries no loss
-        targets_BS = targets_BS[:, 1:]
-        valid_BS = None if valid_BS is None else valid_BS[:, 1:]
-        fixed_BS = None if fixed_BS is None else fixed_BS[:, 1:]
+    if isinstance(model.inputs, ValueInputs):
+        targets_BS = _without_padding(targets_BS, valid_BS)
+        x = model.inputs.embed_before(targets_BS, context)
+    elif isinstance(model.inputs, ShiftedInputs):
+        ids_BS, start_id = targets_BS[:, :-1], model.inputs.start_id
+        if start_id is None:  # the first value is always given and carries no loss
+            targets_BS = targets_BS[:, 1:]
+            valid_BS = None if valid_BS is None else valid_BS[:, 1:]
+            fixed_BS = None if fixed_BS is None else fixed_BS[:, 1:]
+        else:
+            ids_BS = torch.cat([torch.full_like(targets_BS[:, :1], start_id), ids_BS], dim=1)
+        x = model.inputs.embed(ids_BS, context)
     else:
-        ids_BS = torch.cat([torch.full_like(targets_BS[:, :1], start_id), ids_BS], dim=1)
-    x = model.inputs.embed(ids_BS, context)
+        raise ValueError("teacher_forcing needs shifted inputs; use noisy_clean(order=Raster())")
     table = Raster().table(targets_BS.shape[1], targets_BS.device)
     hidden = _one_pass(model, x, table, valid_BS, context)
     scored = _scored(targets_BS, valid_BS, fixed_BS)
@@ -93,30 +100,48 @@ def noisy_clean(
     clean groups before it. With a single group (mask-predict) no clean copy is needed.
 
     Args:
-        targets_BS: ids, int64.
+        targets_BS: ids, or vectors [B, S, C].
         valid_BS: slots in use; None for all.
         fixed_BS: slots that are given (a prompt): never masked, no loss.
         generator: source of the rates and masks, on the CPU or on the targets' device.
     """
     inputs = model.inputs
-    if not isinstance(inputs, MaskedInputs):
+    if isinstance(inputs, MaskedValueInputs):
+        targets_BS = _without_padding(targets_BS, valid_BS)
+    elif not isinstance(inputs, MaskedInputs):
         raise ValueError("noisy_clean needs masked inputs; use teacher_forcing")
     table = order.table(targets_BS.shape[1], targets_BS.device)
     scored = _scored(targets_BS, valid_BS, fixed_BS)
     rate_BS = _rates(scored, table, noise, generator)
     masked_BS = _draw(scored, rate_BS, generator)
-    noisy_BS = torch.where(masked_BS, inputs.mask_id, targets_BS)
-
+    x = _embed_noisy(inputs, targets_BS, masked_BS, table, context)
     if table.groups <= 1:
-        slots = torch.arange(noisy_BS.shape[1], device=noisy_BS.device)[None]
-        x = inputs.embed(noisy_BS, slots, context)
         hidden = _one_pass(model, x, table, valid_BS, context)
     else:
-        hidden = _two_copies(model, noisy_BS, targets_BS, table, valid_BS, context)
+        hidden = _two_copies(model, x, table, valid_BS, context)
     loss = model.head.loss(hidden, targets_BS) * masked_BS
     if noise.weighting == "rate":
         return (loss / rate_BS).sum() / scored.sum().clamp(min=1)
     return loss.sum() / masked_BS.sum().clamp(min=1)
+
+
+def _embed_noisy(
+    inputs: MaskedInputs | MaskedValueInputs,
+    targets_BS: Tensor,
+    masked_BS: Tensor,
+    table: OrderTable,
+    context: Context | None,
+) -> Tensor:
+    """Embeddings of the noisy copy [B, S, D], or of [noisy | clean] where there are groups."""
+    slots = torch.arange(masked_BS.shape[1], device=masked_BS.device)[None]
+    if isinstance(inputs, MaskedValueInputs):
+        if table.groups <= 1:
+            return inputs.embed(targets_BS, ~masked_BS, slots, context)
+        return inputs.embed_copies(targets_BS, ~masked_BS, table, context)
+    noisy_BS = torch.where(masked_BS, inputs.mask_id, targets_BS)
+    if table.groups <= 1:
+        return inputs.embed(noisy_BS, slots, context)
+    return inputs.embed_copies(noisy_BS, targets_BS, table, context)
 
 
 def _one_pass(
@@ -138,28 +163,32 @@ def _one_pass(
 
 def _two_copies(
     model: SequenceModel,
-    noisy_BS: Tensor,
-    clean_BS: Tensor,
+    x_BRD: Tensor,
     table: OrderTable,
     valid_BS: Tensor | None,
     context: Context | None,
 ) -> Tensor:
-    """Hidden states of the noisy copy."""
-    assert isinstance(model.inputs, MaskedInputs)
-    S = noisy_BS.shape[1]
-    slots = torch.arange(S, device=noisy_BS.device).repeat(2)[None]
+    """Hidden states of the noisy copy, from embeddings of [noisy | clean]."""
+    S = x_BRD.shape[1] // 2
+    slots = torch.arange(S, device=x_BRD.device).repeat(2)[None]
     copy = torch.full_like(slots, CLEAN)
     copy[:, :S] = NOISY
     info = SlotInfo(group=table.group_S[slots], position=slots, copy=copy)
     valid = None if valid_BS is None else valid_BS.repeat(1, 2)
     view = MaskView(NoisyClean() & model.mask, info, info, valid)
-    x = model.inputs.embed_copies(noisy_BS, clean_BS, table, context)
-    hidden = model.backbone(x, table.coordinates_SA[slots], view=view, cache=None, context=context)
+    hidden = model.backbone(
+        x_BRD, table.coordinates_SA[slots], view=view, cache=None, context=context
+    )
     return hidden[:, :S]
 
 
+def _without_padding(targets_BSC: Tensor, valid_BS: Tensor | None) -> Tensor:
+    """Zeros in padding: a NaN there would reach the gradients though its loss does not count."""
+    return targets_BSC if valid_BS is None else targets_BSC.masked_fill(~valid_BS[..., None], 0)
+
+
 def _scored(targets_BS: Tensor, valid_BS: Tensor | None, fixed_BS: Tensor | None) -> Tensor:
-    scored = torch.ones_like(targets_BS, dtype=torch.bool)
+    scored = torch.ones(targets_BS.shape[:2], dtype=torch.bool, device=targets_BS.device)
     if valid_BS is not None:
         scored = scored & valid_BS
     if fixed_BS is not None:

@@ -1,12 +1,12 @@
 """Exact conditional least squares from the moments: the estimator of an autoregression by OLS.
 
 The normal equations, scaled to unit diagonal, are solved by Cholesky. Where they are singular (a
-constant, a pure sine, a polynomial trend, more lags than rows) the diagonal gets the smallest jitter
-with which the factorization succeeds, and that solution is improved by iterated Tikhonov steps
+pure sine, a polynomial trend, more lags than rows) the diagonal gets the smallest jitter with which
+the factorization succeeds, and the solution is found by iterated Tikhonov steps
 
     w <- w + (X'X + jitter)^-1 X'(y - X w),      residuals from the data by FFT,
 
-which start at zero, so they stay in the row space and head for the least squares solution of minimum
+which start at zero, so they stay in the row space and head for the least squares solution of least
 norm. A singular system is reported as a warning object; it never fails and never prints.
 
 Shape suffixes as in `gram.py`.
@@ -123,7 +123,7 @@ def least_squares(
 
     Args:
         moments: of the series.
-        series: the same series [K, N]; read only where moments are not precise enough.
+        series: the same series [K, N], read where moments are not precise enough; may be empty.
         layout: lags and horizon.
         ridge: penalty on the weights of the scaled features; the intercept is free.
 
@@ -145,7 +145,7 @@ def least_squares(
     weights_FH = factor.solve(cross_FH) / scale_F[:, None]
     warnings = _warnings(moments, factor, len(flat))
     pivots = np.square(np.diag(factor.lower_FF))
-    if factor.jitter or pivots.min(initial=1.0) < 1e-8:
+    if series and (factor.jitter or pivots.min(initial=1.0) < 1e-8):
         begin_FH = np.zeros_like(weights_FH) if factor.jitter else weights_FH
         weights_FH = _refine(begin_FH, factor, series, layout, moments, scale_F, ridge, flat)
     intercept_H = moments.intercepts(weights_FH)
@@ -175,9 +175,7 @@ def least_squares(
     )
 
 
-def residuals(
-    weights_FH: Floats, intercept_H: Floats, values_KN: Floats, layout: Layout
-) -> Floats:
+def residuals(weights_FH: Floats, intercept_H: Floats, values_KN: Floats, layout: Layout) -> Floats:
     """Y - c - X W of one series [H, rows], by FFT."""
     length = values_KN.shape[1]
     start, horizon = layout.reach, layout.horizon
@@ -186,9 +184,7 @@ def residuals(
     spectra = rfft(values_KN, size)
     result_HR = np.empty((horizon, rows))
     for h in range(horizon):
-        kernel = sum(
-            spectra[k] * rfft(weights_FH[part, h], size) for k, part in layout.blocks()
-        )
+        kernel = sum(spectra[k] * rfft(weights_FH[part, h], size) for k, part in layout.blocks())
         # Lag 1 of the row anchored at u is sample u - horizon.
         first = start - horizon
         predicted_R = irfft(kernel, size)[first : first + rows]
@@ -203,7 +199,7 @@ def residual_sums(
     """Residual cross products [H, H], from the data where the moments' digits cancel."""
     sums_HH = moments.residual_sums(weights_FH)
     share_H = np.diag(sums_HH) / np.maximum(np.diag(moments.targets_HH), np.finfo(float).tiny)
-    if share_H.min() > CANCELLATION:
+    if share_H.min() > CANCELLATION or not series:
         return sums_HH
     _, sums_HH = _gradient(weights_FH, series, layout, moments)
     return sums_HH

@@ -4,8 +4,8 @@ With the autocovariances r_k = 1/n sum_t y_t y_{t-k} of the centred series, T w_
 where T is the Toeplitz matrix of r_0..r_{p-1}. It differs from least squares by O(p/n): it pads the
 series with zeros at both ends, so it is always stationary and biased on series that are not.
 
-Standard errors are the asymptotic ones, sigma^2 diag(T^-1) / n, from sigma^2 T^-1 = A A' - B B' with
-the lower triangular Toeplitz matrices A of (1, -w_1, ..., -w_{p-1}) and B of (-w_p, ..., -w_1)
+Standard errors are the asymptotic ones, sigma^2 diag(T^-1) / n, from sigma^2 T^-1 = A A' - B B'
+with the lower triangular Toeplitz matrices A of (1, -w_1, ..., -w_{p-1}) and B of (-w_p, ..., -w_1)
 (Siddiqui 1958): O(p) for the whole diagonal.
 
 Shape suffixes: P lags, H horizon.

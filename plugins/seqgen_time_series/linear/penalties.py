@@ -2,15 +2,16 @@
 
     minimise  1/2 |Y - X W|^2 / rows + sum_j P(w_j),      columns of X scaled to unit mean square
 
+- `Ridge`: lambda/2 w^2.
 - `L1`: lambda |w| (lasso).
-- `Mcp`: lambda |w| - w^2 / (2 gamma), flat from gamma lambda on (Zhang 2010): large weights are not
-  shrunk.
-- `ArNetPenalty`: AR-Net's R (arXiv:1911.12436, section 3.3.1), lambda/p (2 / (1 + exp(-c1 |w|^(1/c2)))
-  - 1). Its slope at zero is infinite, so weights that are zero stay zero to gradient methods; here
-  each weight takes the global minimum of its own scalar problem instead.
+- `Mcp`: lambda |w| - w^2 / (2 gamma), flat from gamma lambda on (Zhang 2010): large weights are
+  not shrunk.
+- `ArNetPenalty`: one weight's part of AR-Net's R (arXiv:1911.12436, section 3.3.1),
+  lambda (2 / (1 + exp(-c1 |w|^(1/c2))) - 1). Its slope at zero is infinite, which gradient methods
+  cannot follow; here each weight takes the global minimum of its own scalar problem instead.
 
-With the Gram matrix at hand a step costs O(p), whatever the length of the series. A penalty is known
-by its proximal map: argmin_w 1/2 (w - z)^2 + P(w).
+With the Gram matrix at hand a step costs O(p), whatever the length of the series. A penalty is
+known by its proximal map: argmin_w 1/2 (w - z)^2 + P(w).
 """
 
 from __future__ import annotations
@@ -43,6 +44,19 @@ class Penalty(Protocol):
     def prox(self, z: Floats) -> Floats:
         """argmin_w 1/2 (w - z)^2 + P(w), elementwise."""
         ...
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Half the square."""
+
+    strength: float
+
+    def value(self, weights: Floats) -> Floats:
+        return np.asarray(0.5 * self.strength * np.square(weights))
+
+    def prox(self, z: Floats) -> Floats:
+        return np.asarray(z / (1.0 + self.strength))
 
 
 @dataclass(frozen=True)
@@ -159,11 +173,12 @@ def threshold(penalty: Penalty) -> float:
 
 
 def arnet_calibrated(sigma: float, features: int, rows: int) -> float:
-    """The strength of `ArNetPenalty` whose threshold is `universal_strength`: no sparsity to guess.
+    """The strength of `ArNetPenalty` that selects as the extended BIC does: no sparsity to guess.
 
-    Ours, not the paper's.
+    R jumps from zero almost to least squares, as best-subset selection does, so its threshold is
+    set to sigma sqrt((ln n + 2 ln p) / n) (Chen and Chen 2008). Ours, not AR-Net's.
     """
-    wanted = universal_strength(sigma, features, rows)
+    wanted = sigma * math.sqrt((math.log(rows) + 2.0 * math.log(max(features, 2))) / rows)
     low, high = 0.0, 1.0
     while threshold(ArNetPenalty(high)) < wanted:
         high *= 2.0
