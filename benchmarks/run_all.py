@@ -19,6 +19,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RESULTS = HERE / "results"
+CASANOVO = ROOT / ".peers" / "casanovo" / "bin" / "python"
 FUNASR = ROOT / ".peers" / "funasr" / "bin" / "python"
 
 SCRIPTS = {
@@ -27,8 +28,13 @@ SCRIPTS = {
     "loop_overhead": FUNASR if FUNASR.exists() else Path(sys.executable),
     "funasr_speed": FUNASR,
     "speech_wer": Path(sys.executable),
+    "peptides_valid": Path(sys.executable),
+    "casanovo_speed": CASANOVO,
 }
 """Benchmark -> the interpreter that runs it."""
+
+MORE = {"peptides_valid": ("--figure", ROOT / "docs" / "figures" / "peptides_valid.png")}
+"""Benchmark -> further arguments."""
 
 
 def main() -> None:
@@ -44,7 +50,7 @@ def main() -> None:
             continue
         paths = os.pathsep.join(str(ROOT / part) for part in ("core", "cli", "plugins"))
         done = subprocess.run(
-            [python, HERE / f"{name}.py", "--json", RESULTS / f"{name}.json"],
+            [python, HERE / f"{name}.py", "--json", RESULTS / f"{name}.json", *MORE.get(name, ())],
             env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         )
         if done.returncode:

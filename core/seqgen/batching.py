@@ -27,7 +27,7 @@ WINDOW_BATCHES = 8
 """Most batches in a window: enough items to find some of like size, few enough to shard finely."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry(Generic[ItemT]):
     """One item's place in a run.
 
@@ -201,5 +201,7 @@ def _unique(name: str, taken: set[str], separator: str, key: Any) -> str:
     while key(candidate) in taken:
         count += 1
         candidate = f"{name}{separator}{count}"
-    taken.add(key(candidate))
+    folded = key(candidate)
+    # Lists of millions of items are common: where folding changes nothing, keep one string.
+    taken.add(candidate if folded == candidate else folded)
     return candidate

@@ -56,13 +56,7 @@ def fields_of(
             refused = refused or reason
             if not reason:
                 answers.append(_answer(one, piece, residues, options))
-        common: Fields = {
-            "precursor_mz": piece.precursor_mz,
-            "charge": piece.charge,
-            "title": piece.title,
-            "file": str(piece.path),
-            "spectra_ref": piece.reference,
-        }
+        common = about(piece)
         if not answers:
             everything.append({PROBLEM: _no_peptide(refused, options), **common})
             continue
@@ -72,6 +66,17 @@ def fields_of(
             kept["candidates"] = [{**answer, **charge} for answer in answers[: options.top]]
         everything.append(kept)
     return everything
+
+
+def about(item: SpectrumItem) -> Fields:
+    """What is known of a spectrum without an answer: fields of every row."""
+    return {
+        "precursor_mz": item.precursor_mz,
+        "charge": item.charge,
+        "title": item.title,
+        "file": str(item.path),
+        "spectra_ref": item.reference,
+    }
 
 
 def join_charges(parts: Sequence[Fields], top: int) -> Fields:

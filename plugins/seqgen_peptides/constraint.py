@@ -55,7 +55,7 @@ def mass_windows(
         raise ConfigError(f"the precursor tolerance must be more than 0 ppm, not {tol_ppm}")
     if isotopes[0] > isotopes[1]:
         raise ConfigError(f"the isotopes {isotopes} must be given as first and last")
-    isotope_K = torch.arange(isotopes[0], isotopes[1] + 1, device=mass_B.device)
+    isotope_K = torch.arange(isotopes[0], isotopes[1] + 1, device=mass_B.device).double()
     centre_BK = mass_B.double()[:, None] - WATER - isotope_K * ISOTOPE_STEP
     half_B1 = (tol_ppm * 1e-6 * precursor_mz_B.double() * charge_B)[:, None]
     return centre_BK - half_B1, centre_BK + half_B1

@@ -24,7 +24,7 @@ from seqgen.finalizers import Finalizer, GreedyCTC, PrefixBeamCTC
 from seqgen.logits import Ban, Sampling
 from seqgen_peptides.constraint import PrecursorMass, fits, mass_windows
 from seqgen_peptides.context import SpectrumContext
-from seqgen_peptides.mass_program import MassConstrainedCTC
+from seqgen_peptides.mass_finalizer import MassConstrainedCTC
 from seqgen_peptides.model import PeptideModel
 from seqgen_peptides.options import PeptideOptions
 from seqgen_peptides.residues import PAD, STOP, Residues

@@ -20,7 +20,7 @@ from seqgen.model import Context
 from seqgen.registry import Card
 from seqgen.training.task import TrainingTask
 from seqgen.weights import local_files
-from seqgen_peptides.answers import PROBLEM, fields_of, join_charges
+from seqgen_peptides.answers import PROBLEM, about, fields_of, join_charges
 from seqgen_peptides.context import SpectrumContext
 from seqgen_peptides.decoding import Model, plan_batch
 from seqgen_peptides.files import SpectrumFiles
@@ -29,7 +29,7 @@ from seqgen_peptides.metrics import score
 from seqgen_peptides.model import load_model
 from seqgen_peptides.options import PeptideOptions
 from seqgen_peptides.preprocess import PreprocessConfig, preprocess
-from seqgen_peptides.readers import list_spectra, read_spectrum
+from seqgen_peptides.readers import list_spectra, read_spectrum, read_title
 from seqgen_peptides.residues import Residues
 from seqgen_peptides.spectra import SpectrumBatch, SpectrumItem
 
@@ -145,6 +145,10 @@ class PeptidesDomain:
         if PROBLEM in joined:
             raise InputError(joined[PROBLEM])
         return joined
+
+    def describe(self, item: SpectrumItem) -> Fields:
+        """What a row says of a spectrum that failed."""
+        return about(replace(item, title=item.title or read_title(item, self._files)))
 
     def write(self, rows: Iterable[Mapping[str, Any]], destination: Path, format: str) -> None:
         write_rows(rows, destination, format, settings=self._settings, residues=self._residues)

@@ -83,34 +83,34 @@ def ladder_evidence(
         mz_BP: float64, infinite behind the last peak.
         mass_B: neutral masses of the precursors.
     """
-    up_BPV, down_BPV = mz_BP[..., None] + masses_V, mz_BP[..., None] - masses_V
-    both_B11 = (mass_B + 2 * PROTON)[:, None, None]
-    half_V = masses_V / 2
+    # Absent peaks ask for nothing.
+    mz_BP1 = torch.where(mz_BP.isfinite(), mz_BP, -1e4).float()[..., None]
+    mass_V = masses_V.float()
+    other_BP1 = (mass_B + 2 * PROTON).float()[:, None, None] - mz_BP1
+    other_BP1 = torch.where(mz_BP1 > 0, other_BP1, -1e4)
     wanted_BPVL = torch.stack(
         [
-            up_BPV,
-            down_BPV,
-            both_B11 - up_BPV,
-            both_B11 - down_BPV,
-            mz_BP[..., None] + half_V,
-            mz_BP[..., None] - half_V,
+            mz_BP1 + mass_V,
+            mz_BP1 - mass_V,
+            other_BP1 - mass_V,
+            other_BP1 + mass_V,
+            mz_BP1 + mass_V / 2,
+            mz_BP1 - mass_V / 2,
         ],
         dim=-1,
     )
-    # Absent peaks ask for nothing.
-    wanted_BPVL = torch.where(wanted_BPVL.isfinite(), wanted_BPVL, -1.0)
     found = matched_intensity(mz_BP, intensity_BP, wanted_BPVL.flatten(1)).view(wanted_BPVL.shape)
     found[:, :, :FIRST] = 0
     return found
 
 
 def slot_evidence(context: SpectrumContext, masses_V: Tensor, slots: int) -> Tensor:
-    """For each slot of an even division of the mass, and each residue: do two peaks enclose it there?
+    """For each slot of an even division of the mass and each residue: do two peaks enclose it?
 
-    Two peaks of one series, a residue's mass apart, place the residue: its middle lies between them.
-    A peak may belong to the y or to the b series, and the other peak may be seen itself or as its
-    complement: four ways, float32 [B, S, V, W], the root of summed intensities. The ends of the
-    peptide, where both series begin, count as peaks.
+    Two peaks of one series, a residue's mass apart, place the residue: its middle lies between
+    them. A peak may belong to the y or to the b series, and the other peak may be seen itself or
+    as its complement: four ways, float32 [B, S, V, W], the root of summed intensities. The ends of
+    the peptide, where both series begin, count as peaks.
     """
     assert context.mz_BP is not None
     assert context.intensity_BP is not None
@@ -120,16 +120,17 @@ def slot_evidence(context: SpectrumContext, masses_V: Tensor, slots: int) -> Ten
     from_BP = torch.cat([ends_B2, context.mz_BP], dim=1)
     weight_BP = F.pad(context.intensity_BP, (2, 0), value=1.0)
     # A peak behind the last one leads nowhere.
-    present_BP = from_BP.isfinite()
-    from_BP = torch.where(present_BP, from_BP, -1.0)
-    to_BPV = from_BP[..., None] + masses_V
-    other_BPV = (context.mass_B + 2 * PROTON)[:, None, None] - to_BPV
+    from_BP = torch.where(from_BP.isfinite(), from_BP, -1e4).float()
+    mass_V, total_B11 = masses_V.float(), total_B11.float()
+    to_BPV = from_BP[..., None] + mass_V
+    other_BPV = (context.mass_B + 2 * PROTON).float()[:, None, None] - to_BPV
+    other_BPV = torch.where(to_BPV > 0, other_BPV, -1e4)
     both_BPVX = torch.stack([to_BPV, other_BPV], dim=-1)
     found = matched_intensity(context.mz_BP, context.intensity_BP, both_BPVX.flatten(1))
-    found = found.view(both_BPVX.shape) * (weight_BP * present_BP)[..., None, None]
+    found = found.view(both_BPVX.shape) * weight_BP[..., None, None]
     found[:, :, :FIRST] = 0
 
-    middle_BPV = to_BPV - masses_V / 2 - PROTON
+    middle_BPV = to_BPV - mass_V / 2 - PROTON
     place = torch.stack([middle_BPV - WATER, total_B11 - middle_BPV], dim=-1) / total_B11[..., None]
     inside = (place > 0) & (place < 1)
     slot = (place.clamp(min=0) * slots).long().clamp(max=slots - 1)
@@ -151,21 +152,22 @@ def matched_intensity(mz_BP: Tensor, intensity_BP: Tensor, wanted_NK: Tensor) ->
     """Relative intensity at each m/z, float32 [N, K]: the better of the two neighbouring peaks.
 
     Args:
-        mz_BP: float64 by rising m/z, infinite behind the last peak.
-        wanted_NK: float64; hypotheses of a spectrum are consecutive rows.
+        mz_BP: by rising m/z, infinite behind the last peak.
+        wanted_NK: hypotheses of a spectrum are consecutive rows.
     """
     batch, peaks = mz_BP.shape
-    # They are more questions to the same peaks.
-    wanted_BK = wanted_NK.reshape(batch, -1).contiguous()
+    # They are more questions to the same peaks. A float32 is exact to 0.06 ppm.
+    wanted_BK = wanted_NK.reshape(batch, -1).float().contiguous()
+    mz_BP = mz_BP.float()
     right_BK = torch.searchsorted(mz_BP, wanted_BK)
-    best = wanted_BK.new_zeros((), dtype=torch.float32)
+    scale_BK = (1e6 / SIGMA_PPM * 0.5**0.5) / wanted_BK
+    best = wanted_BK.new_zeros(())
     for index_BK in (right_BK.clamp(max=peaks - 1), (right_BK - 1).clamp(min=0)):
-        off_BK = (mz_BP.gather(1, index_BK) / wanted_BK - 1).float()
-        near_BK = torch.exp(-0.5 * (off_BK * (1e6 / SIGMA_PPM)) ** 2)
-        # A non-positive m/z is no ion.
-        near_BK = torch.where(wanted_BK > 0, near_BK, 0.0)
+        off_BK = (mz_BP.gather(1, index_BK) - wanted_BK) * scale_BK
+        near_BK = torch.exp(-off_BK * off_BK)
         best = torch.maximum(best, near_BK * intensity_BP.gather(1, index_BK))
-    return best.view(wanted_NK.shape)
+    # A non-positive m/z is no ion.
+    return torch.where(wanted_BK > 0, best, 0.0).view(wanted_NK.shape)
 
 
 def repeat_rows(x_B: Tensor, rows: int) -> Tensor:

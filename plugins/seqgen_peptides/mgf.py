@@ -77,6 +77,12 @@ def read_mgf(
     return title, mz, np.array(found["intensity array"], dtype=np.float32)
 
 
+def mgf_title(file: SpectrumFile, offset: int) -> str:
+    """The title of the spectrum that begins at a byte."""
+    block = next(blocks(file.data, MARK, start=offset, chunk=READ), None)
+    return "" if block is None else _fields(block.data).get("TITLE", "")
+
+
 @lru_cache(maxsize=256)  # equal charges are one object: a million items are listed
 def charges_of(text: str) -> tuple[int, ...]:
     """The charges that a CHARGE line names: `2+`, `+2`, `2`, `2+ and 3+`, `2+,3+`; () for none.

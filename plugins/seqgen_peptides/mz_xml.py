@@ -124,6 +124,20 @@ def read_xml(
     return str(found.get("spectrum title", "")), mz, intensity
 
 
+def xml_title(file: SpectrumFile, offset: int) -> str:
+    """The title of the spectrum that begins at a byte.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    kind = _KINDS[file.format]
+    block = next(blocks(file.data, kind.mark, start=offset, chunk=READ), None)
+    if block is None:
+        return ""
+    found = _parsed(block, kind, _wrapping(file), file.format, peaks=False)
+    return str(found.get("spectrum title", ""))
+
+
 def _item(
     block: Block, kind: _Kind, wrap: bytes, file: SpectrumFile, name: str, path: Path
 ) -> SpectrumItem | None:

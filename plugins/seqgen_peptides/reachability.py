@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -90,9 +90,12 @@ class Reachability:
 
     def to(self, device: torch.device | str) -> Reachability:
         """The same on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Reachability(
-            **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
+        return replace(
+            self,
+            low_W=self.low_W.to(device),
+            high_W=self.high_W.to(device),
+            fewest_LW=self.fewest_LW.to(device),
+            most_LW=self.most_LW.to(device),
         )
 
     def reaches(self, low: Tensor, high: Tensor, *, least: Tensor, most: Tensor) -> Tensor:

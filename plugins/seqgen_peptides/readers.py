@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from seqgen.errors import InputError
 from seqgen_peptides.files import SpectrumFiles, find_files
-from seqgen_peptides.mgf import list_mgf, read_mgf
-from seqgen_peptides.mz_xml import list_xml, read_xml
+from seqgen_peptides.mgf import list_mgf, mgf_title, read_mgf
+from seqgen_peptides.mz_xml import list_xml, read_xml, xml_title
 from seqgen_peptides.spectra import SpectrumItem
 
 
@@ -57,3 +57,14 @@ def read_spectrum(item: SpectrumItem, files: SpectrumFiles | None = None) -> Spe
     reading = read_mgf if file.format == "mgf" else read_xml
     title, mz, intensity = reading(file, item.offset)
     return replace(item, title=title, mz=mz, intensity=intensity)
+
+
+def read_title(item: SpectrumItem, files: SpectrumFiles) -> str:
+    """What the file calls a spectrum, even one with a problem; empty if it does not say."""
+    if item.offset is None:
+        return ""
+    try:
+        file = files.open(item.path)
+        return (mgf_title if file.format == "mgf" else xml_title)(file, item.offset)
+    except InputError:
+        return ""

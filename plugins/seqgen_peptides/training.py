@@ -92,8 +92,8 @@ PRESETS: dict[str, tuple[PeptideTraining, FitConfig]] = {
     "small": (
         PeptideTraining(lambda_max=0.9),
         FitConfig(
-            steps=5_800,
-            restart=4_000,
+            steps=4_800,
+            restart=3_200,
             lr=1.5e-3,
             schedule="linear",
             final_lr=0.02,

@@ -160,6 +160,22 @@ def test_a_cut_mzml_file(run: Run, shared_data: Path, cut: float) -> None:
     assert any("end" in row.get("reason", "") for row in rows.values())
 
 
+def test_a_failed_row_says_which_spectrum_it_is(run: Run, shared_data: Path) -> None:
+    Path("a.mgf").write_text(entry("", TITLE="mine", CHARGE="3+"))
+    _, rows, _ = run("a.mgf", "nowhere.mgf")
+    row = rows["a.mgf:index=0"]
+    assert row["status"] == "failed"
+    known = {"title": "mine", "charge": 3, "precursor_mz": 626.79913, "file": "a.mgf",
+             "spectra_ref": "index=0"}  # fmt: skip
+    assert known.items() <= row.items()
+    assert rows["nowhere.mgf"]["status"] == "failed"
+    mzml = shared_data / "peptides" / "hela_subset.mzML"
+    _, rows, _ = run(mzml, "--limit", "1", "--set", "min_peaks=500")
+    (row,) = rows.values()
+    assert "too few peaks" in row["reason"]
+    assert row["title"].startswith("20101224_Velos1_TaGe_SA_HeLa_04.27302")
+
+
 def test_a_damaged_spectrum_within_an_mzml_file(run: Run, shared_data: Path) -> None:
     data = (shared_data / "peptides" / "hela_subset.mzML").read_text()
     scans = ["scan=27302", "scan=27303", "scan=27304"]

@@ -17,7 +17,13 @@ from seqgen_peptides.augment import AugmentConfig
 from seqgen_peptides.data import load_simulated
 from seqgen_peptides.masses import PROTON, WATER
 from seqgen_peptides.residues import PAD, STOP, Residues
-from seqgen_peptides.simulate import SimulateConfig, Simulated, peptidoforms, read_peptides
+from seqgen_peptides.simulate import (
+    SimulateConfig,
+    Simulated,
+    _linear,
+    peptidoforms,
+    read_peptides,
+)
 
 RESIDUES = Residues()
 
@@ -138,6 +144,17 @@ def test_peptidoforms_are_in_the_vocabulary() -> None:
     for form, charge in forms:
         RESIDUES.encode(form)
         assert 1 <= charge <= 2, "a short peptide has few protons"
+
+
+def test_ions_lie_at_their_cleavage() -> None:
+    """ms2pip numbers y ions from the C-terminus: y1 belongs to the last cleavage."""
+    predicted = {ion: np.log2(np.array([1.0, 2.0, 4.0]) + 0.001) for ion in ("b", "y", "b2", "y2")}
+    b, y, b2, y2 = _linear(predicted)
+    assert b[0] < b[1] < b[2]
+    assert y[0] > y[1] > y[2]
+    assert (b2 == b).all()
+    assert (y2 == y).all()
+    assert b.sum() * 4 == pytest.approx(1)
 
 
 def test_sources_that_cannot_be_used(tmp_path: Path) -> None:

@@ -103,9 +103,10 @@ def test_matching_finds_the_better_neighbour(seed: int) -> None:
     off = (context.mz_BP[:, None] / wanted[..., None] - 1).abs() * 1e6
     every = torch.exp(-0.5 * (off / 10) ** 2).float() * context.intensity_BP[:, None]
     # Two peaks apart by less than the tolerance may hide a third, stronger one behind them.
-    assert (found <= every.amax(dim=-1) + 1e-5).all()
+    rounding = 1e-2  # a float32 is exact to 0.06 ppm
+    assert (found <= every.amax(dim=-1) + rounding).all()
     nearest = off.argmin(dim=-1, keepdim=True)
-    assert (found >= every.gather(-1, nearest).squeeze(-1) - 1e-5).all()
+    assert (found >= every.gather(-1, nearest).squeeze(-1) - rounding).all()
 
 
 def test_rows_of_hypotheses_read_their_own_spectrum() -> None:
@@ -138,8 +139,8 @@ def test_the_ends_of_the_peptide_count_as_peaks() -> None:
     b1 = float(MASSES[ids[0]]) + PROTON
     context = _context(sorted([y1, b1]), [1.0, 1.0], RESIDUES.mass(ids))
     found = slot_evidence(context, MASSES, 40)[0]
-    assert found[:6, ids[-1], 0].max() == 1, "K up from the C-terminus"
-    assert found[-6:, ids[0], 2].max() == 1, "G up from the N-terminus"
+    assert found[:6, ids[-1], 0].max() > 0.99, "K up from the C-terminus"
+    assert found[-6:, ids[0], 2].max() > 0.99, "G up from the N-terminus"
 
 
 @given(st.integers(0, 2**31 - 1))

@@ -116,7 +116,7 @@ class ArNetPenalty:
         """
         w = size.copy()
         for _ in range(NEWTON_STEPS):
-            alive = w > 0.0
+            alive = w > 1e-100  # below, powers overflow and nothing but zero is near
             slope, bend = self._derivatives(np.where(alive, w, 1.0))
             value, rise = w - size + slope, 1.0 + bend
             ahead = np.where(alive & (rise > 0.0), w - value / np.where(rise > 0, rise, 1.0), 0.0)
