@@ -144,12 +144,11 @@ def run_ours(model: CasanovoModel, batch: SpectrumBatch, beams: int, length: int
         assert found is not None
         finished = found.finished_BN.tolist()
         answers = [found.sequences(row) for row in range(canvas.batch)]
-    return [
-        [model.residues.decode(ids[::-1]) for ids, ok in zip(row, marks) if ok and len(ids) > 1][
-            :beams
-        ]
+    peptides = [
+        [model.residues.decode(ids[::-1]) for ids, ended in zip(row, marks, strict=False) if ended]
         for row, marks in zip(answers, finished, strict=True)
     ]
+    return [[peptide for peptide in row if peptide][:beams] for row in peptides]
 
 
 def check_equal(calls: dict[str, Callable[[], Peptides]]) -> None:

@@ -58,6 +58,7 @@ class Outcome:
         parameters: used by its decoder, the encoder included.
         passes: forward passes of a batch, on average.
         cpu_ms: processor time a spectrum.
+        accepted: share of drafts that stood, of a decoder that verifies them.
         metrics: of all spectra.
         metrics_of: of each set.
         judged: row by row.
@@ -67,6 +68,7 @@ class Outcome:
     parameters: int
     passes: float
     cpu_ms: float
+    accepted: float
     metrics: dict[str, float]
     metrics_of: dict[str, dict[str, float]]
     judged: Judged
@@ -107,6 +109,7 @@ class Measured:
                     "high": high,
                     **metrics,
                     **{s: of["peptide_precision"] for s, of in outcome.metrics_of.items()},
+                    **({"accepted": outcome.accepted} if outcome.case.decoder == "verify" else {}),
                 }
             )
         return rows

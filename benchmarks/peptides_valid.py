@@ -160,10 +160,18 @@ def measure(spectra: Path, model_name: str, repeats: int, limit: int | None) -> 
 
 @dataclass(frozen=True)
 class Timed:
-    """A decoded batch: what came of it, its forward passes, and processor seconds."""
+    """A decoded batch.
+
+    Attributes:
+        result: what came of it.
+        passes: forward passes, those of a draft included.
+        accepted: drafts that stood, of a decoder that verifies them.
+        seconds: processor time.
+    """
 
     result: BatchResult[Any]
     passes: int
+    accepted: int
     seconds: float
 
 
@@ -184,16 +192,18 @@ def decode(
 
 
 def decode_once(runner: Runner[Any], batch: Batch[Any]) -> Timed:
-    passes = 0
+    drafts = accepted = 0
 
     def count(_: Any, event: Any) -> None:
-        nonlocal passes
-        passes += event.draft_forwards
+        nonlocal drafts, accepted
+        drafts += event.draft_forwards
+        if runner.decoder == "verify" and event.forward == 0:
+            accepted += int(event.kept_BQ.any(dim=1).sum())
 
     runner.on_event = count
     started = time.process_time()
     result = runner.decode(batch)
-    return Timed(result, result.forwards + passes, time.process_time() - started)
+    return Timed(result, result.forwards + drafts, accepted, time.process_time() - started)
 
 
 def outcome_of(
@@ -221,6 +231,7 @@ def outcome_of(
         parameters=parameters(runner.model, case.decoder),
         passes=sum(one.passes for one in timed) / len(timed),
         cpu_ms=1e3 * sum(one.seconds for one in timed) / len(rows),
+        accepted=sum(one.accepted for one in timed) / len(rows),
         metrics=dict(evaluated.score.metrics),
         metrics_of=of_set,
         judged=judge(rows, items, residues=runner.model.residues),

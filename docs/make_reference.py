@@ -4,7 +4,7 @@
     python docs/make_reference.py --check    exit with 1 if a page is not up to date
 
 A page marks such a part with `<!-- generated: NAME -->` and `<!-- end: NAME -->`; NAME is a key
-of `PARTS`. Figures of models live in `registry.yaml` only.
+of `PARTS`. Figures of models live in `registry.yaml` and in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,9 @@ def commands() -> str:
     return "\n" + "\n".join(sections(cli, "seqgen", None)) + "\n"
 
 
-def speech_decoders() -> str:
-    """The decoders of the speech plugin, from its `DomainInfo`."""
-    info = _speech_info()
+def decoders(plugin: str) -> str:
+    """The decoders of a plugin, from its `DomainInfo`."""
+    info = _info(plugin)
     rows = [
         (f"`{name}`{' (default)' if name == info.default_decoder else ''}", summary)
         for name, summary in info.decoders.items()
@@ -80,14 +81,14 @@ def speech_decoders() -> str:
     return _table(("--decoder", "how it decodes"), rows)
 
 
-def speech_options() -> str:
-    """The options of the speech plugin, from its dataclass."""
+def options(plugin: str) -> str:
+    """The options of a plugin, from its dataclass."""
     from seqgen.options import describe
     from seqgen.plugins import Plugins
 
     rows = [
         (f"`{line.name}`", line.type.replace("|", ", "), f"`{line.default}`", line.help)
-        for line in describe(Plugins().domain("speech").options)
+        for line in describe(Plugins().domain(plugin).options)
     ]
     return _table(("--set", "value", "default", "meaning"), rows)
 
@@ -106,23 +107,26 @@ def speech_formats() -> str:
         "vtt": to_vtt(row),
         "textgrid": to_textgrid(row),
     }
-    assert list(samples) == list(_speech_info().formats)
+    assert list(samples) == list(_info("speech").formats)
     parts = [f"\n`{name}`:\n\n```text\n{text.rstrip()}\n```\n" for name, text in samples.items()]
     return "".join(parts) + "\n"
 
 
-def speech_training() -> str:
-    """Presets and options of `seqgen train --plugin speech`."""
+def training(plugin: str) -> str:
+    """Presets and options of `seqgen train --plugin PLUGIN`."""
     from seqgen.options import describe
     from seqgen.plugins import Plugins
 
-    presets = Plugins().domain("speech").training().presets
+    presets = Plugins().domain(plugin).training().presets
     table = _table(
-        ("--preset", "steps", "learning rate"),
-        [(f"`{name}`", f"{fit.steps}", f"{fit.lr:g}") for name, (_, fit) in presets.items()],
+        ("--preset", "steps", "learning rate", "other than the defaults"),
+        [
+            (f"`{name}`", f"{fit.steps}", f"{fit.lr:g}", _changes(chosen))
+            for name, (chosen, fit) in presets.items()
+        ],
     )
-    options, _ = next(iter(presets.values()))
-    rows = [(f"`{line.name}`", f"`{line.default}`", line.help) for line in describe(type(options))]
+    chosen, _ = next(iter(presets.values()))
+    rows = [(f"`{line.name}`", f"`{line.default}`", line.help) for line in describe(type(chosen))]
     return table + "\n" + _table(("--set", "default", "meaning"), rows)
 
 
@@ -134,30 +138,64 @@ def speech_figures() -> str:
     return "".join(f"\n`{card.name}`:\n{_figures(card.metrics)}" for card in cards)
 
 
-def models() -> str:
-    """The cards of `registry.yaml`."""
+def models(plugin: str = "") -> str:
+    """The cards of `registry.yaml`, of one plugin or of all."""
     rows = [
         (f"`{card.name}`", card.plugin, card.status, card.licence.weights or "-", card.summary)
         for card in _own_cards()
+        if plugin in ("", card.plugin)
     ]
+    if not rows:
+        return "\nNo card yet; `--model PATH` takes a checkpoint.\n\n"
     return _table(("model", "plugin", "status", "licence of the weights", "what it is"), rows)
+
+
+def peptides(part: str) -> str:
+    """A part of the peptides page."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        import reference_peptides
+    finally:
+        sys.path.remove(str(DOCS))
+    made: str = getattr(reference_peptides, part)(_table)
+    return made
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
-    "speech-decoders": speech_decoders,
-    "speech-options": speech_options,
-    "speech-formats": speech_formats,
-    "speech-training": speech_training,
-    "speech-figures": speech_figures,
     "models": models,
+    "speech-decoders": partial(decoders, "speech"),
+    "speech-options": partial(options, "speech"),
+    "speech-formats": speech_formats,
+    "speech-training": partial(training, "speech"),
+    "speech-figures": speech_figures,
+    "peptides-bad-input": partial(peptides, "bad_input"),
+    "peptides-formats": partial(peptides, "formats"),
+    "peptides-decoders": partial(decoders, "peptides"),
+    "peptides-options": partial(options, "peptides"),
+    "peptides-residues": partial(peptides, "vocabulary"),
+    "peptides-models": partial(models, "peptides"),
+    "peptides-valid": partial(peptides, "valid"),
+    "peptides-sets": partial(peptides, "sets"),
+    "peptides-speed": partial(peptides, "speed"),
+    "peptides-training": partial(training, "peptides"),
 }
 
 
-def _speech_info() -> Any:
+def _changes(chosen: Any) -> str:
+    """The settings of a preset that are not the defaults."""
+    from seqgen.options import to_json
+
+    usual = to_json(type(chosen)())
+    changed = {k: v for k, v in to_json(chosen).items() if v != usual[k]}
+    shown = (f"`{name}={str(value).lower()}`" for name, value in changed.items())
+    return " ".join(shown) or "-"
+
+
+def _info(plugin: str) -> Any:
     from seqgen.plugins import Plugins
 
-    return Plugins().info("speech")
+    return Plugins().info(plugin)
 
 
 def _own_cards() -> list[Any]:

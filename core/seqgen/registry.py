@@ -184,7 +184,7 @@ class Registry:
                 raise UsageError(f"{name} is a path, so the plugin must be named too")
             return card_from_path(Path(name), plugin=plugin)
         known = [c.name for c in self.models.values() if plugin in (None, c.plugin)]
-        if os.sep in name or Path(name).suffix in (".safetensors", ".pt", ".pth", ".bin"):
+        if os.sep in name or Path(name).suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt"):
             raise CheckpointError(
                 f"no model at {name}",
                 why="there is no such file or folder",

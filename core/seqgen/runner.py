@@ -51,7 +51,7 @@ class BatchResult(Generic[ItemT]):
     Attributes:
         batch: what was decoded.
         rows: one row an entry, in the batch's order; fields may still hold `Artifact`s.
-        forwards: forward passes of the model in the decoding loop.
+        forwards: forward passes in the decoding loop, those of drafts included.
         seconds: reading, conditioning, decoding and finishing.
         loop_seconds: the decoding loop alone.
         tokens: slots that the loop committed, prompts not counted.
@@ -234,7 +234,7 @@ class Runner(Generic[ItemT]):
             # Reading the lengths waits for the device, so that the clock sees the work done.
             counts.tokens += int((generated.length_B - generated.prompt_B).sum())
             counts.loop_seconds += time.perf_counter() - started
-            counts.forwards += generated.forwards
+            counts.forwards += generated.forwards + generated.draft_forwards
             fields = self.domain.finish(generated, items, context, self.options)
         if len(fields) != len(items):
             raise PluginError(

@@ -26,7 +26,7 @@ class Score:
     Attributes:
         decoder, model: names.
         items, failures: how many, and how many of them failed.
-        forwards: forward passes of the model in the decoding loop.
+        forwards: forward passes in the decoding loop, those of drafts included.
         tokens: slots committed, prompts not counted.
         seconds: reading, encoding, decoding and finishing.
         loop_seconds: the decoding loop alone.

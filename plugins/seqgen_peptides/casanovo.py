@@ -44,7 +44,7 @@ class CasanovoConfig:
         sizes: of the network.
         max_charge: highest charge of a precursor.
         min_length, max_length: residues of the peptides that Casanovo reports.
-        preprocess: of spectra; Casanovo's defaults, which checkpoints do not hold.
+        preprocess: of spectra, by Casanovo's defaults: checkpoints do not say.
     """
 
     sizes: Sizes
@@ -148,7 +148,7 @@ def _configuration(
         max_charge=charges,
         min_length=_count(path, settings, "min_peptide_len", default=6),
         max_length=_count(path, settings, "max_peptide_len", default=100),
-        preprocess=replace(PreprocessConfig(), max_charge=charges),
+        preprocess=PreprocessConfig(min_peaks=20, max_charge=charges),
     )
 
 
@@ -164,6 +164,8 @@ def _residues(path: Path, tokenizer: Mapping[str, Any]) -> Residues:
     lacking = [token for token in tokens[FIRST:] if not isinstance(masses.get(token), float | int)]
     if lacking:
         raise _unsupported(path, f"the token {lacking[0]!r} has no mass")
+    if twice := [token for token in tokens if tokens.count(token) > 1]:
+        raise _unsupported(path, f"the token {twice[0]!r} is there twice")
     try:
         return Residues({token: float(masses[token]) for token in tokens[FIRST:]})
     except ConfigError as error:

@@ -154,7 +154,7 @@ class _Unpickler(pickle.Unpickler):
         root = module.partition(".")[0]
         if module == "torch" and name.endswith("Storage"):
             return _stub(full, self.stubs)
-        if full not in _HARMLESS and (root in _STANDARD_LIBRARY or root in _BUILTINS):
+        if full not in _HARMLESS and (root in _STANDARD_LIBRARY or root in _OLD_NAMES):
             raise _RefusedError(f"opening it would use {full}")
         return _stub(full, self.stubs)
 
@@ -251,8 +251,8 @@ _ALLOWED: dict[str, Any] = {
 }
 
 _STANDARD_LIBRARY = sys.stdlib_module_names
-_BUILTINS = {"__builtin__", "__builtins__", "copy_reg"}
-"""What protocol 2 calls modules of the standard library that have other names today."""
+_OLD_NAMES = {"__builtin__", "copy_reg", "commands", "cPickle", "thread", "urllib2", "nt"}
+"""Modules of the standard library that protocol 2 calls so."""
 _HARMLESS = {
     *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath")),
     *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath")),

@@ -69,8 +69,11 @@ class FloatSines(nn.Module):
         self.register_buffer("cos_term", torch.ones(width - sines))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[..., None].to(self.sin_term.dtype)
-        return torch.cat([(x / self.sin_term).sin_(), (x / self.cos_term).cos_()], dim=-1)
+        phases = x[..., None].to(self.sin_term.dtype) / torch.cat([self.sin_term, self.cos_term])
+        sines = len(self.sin_term)
+        phases[..., :sines].sin_()
+        phases[..., sines:].cos_()
+        return phases
 
 
 class SpectrumEncoder(nn.Module):
@@ -131,11 +134,12 @@ class CasanovoInputs(ShiftedInputs):
         first = context.precursor_BD
         assert first is not None
         # Hypotheses of a spectrum share its token, uncopied.
-        x = x_NRD.unflatten(0, (len(first), -1))
+        x = x_NRD.view(len(first), -1, *x_NRD.shape[1:])
         begins = (slots_BR == 0)[..., None]
-        begins = begins[None] if len(begins) == 1 else begins.unflatten(0, (len(first), -1))
+        begins = begins[None] if len(begins) == 1 else begins.view(*x.shape[:3], 1)
         x = torch.where(begins, first[:, None, None], x).flatten(0, 1)
-        return x + self.positions(slots_BR)
+        out: Tensor = x + self.positions(slots_BR)
+        return out
 
 
 class CasanovoDecoder(nn.Module):
@@ -295,5 +299,5 @@ class _Attention(nn.Module):
         return out
 
     def _heads(self, x_BRD: Tensor, parts: int) -> list[Tensor]:
-        split = x_BRD.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        split = x_BRD.view(*x_BRD.shape[:2], parts, self.heads, -1).permute(2, 0, 3, 1, 4)
         return list(split.unbind())

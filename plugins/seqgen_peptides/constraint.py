@@ -99,7 +99,9 @@ class PrecursorMass:
     Attributes:
         low_BK, high_BK: windows of the sum of residue masses, float64.
         mass_V: mass of each id, float64.
-        residue_R, modification_R: ids of residues, and of N-terminal modifications.
+        is_residue_V, is_modification_V: bool, which ids are residues, and which N-terminal
+            modifications.
+        residue_R, modification_R: the same as ids.
         table: which masses can be reached.
         min_length, max_length: residues at least and at most; a modification does not count. The
             canvas should have `max_length` + 2 slots, for a modification and the stop.
@@ -108,6 +110,8 @@ class PrecursorMass:
     low_BK: Tensor
     high_BK: Tensor
     mass_V: Tensor
+    is_residue_V: Tensor
+    is_modification_V: Tensor
     residue_R: Tensor
     modification_R: Tensor
     table: Reachability
@@ -141,14 +145,16 @@ class PrecursorMass:
             mass_B, charge_B, precursor_mz_B, tol_ppm=tol_ppm, isotopes=isotopes
         )
         device = mass_B.device
-        ends = residues.n_terminal()
-        ids = range(FIRST, len(residues))
+        is_modification_V = torch.tensor(residues.n_terminal())
+        is_residue_V = ~is_modification_V & (torch.arange(len(residues)) >= FIRST)
         return cls(
             low_BK=low_BK,
             high_BK=high_BK,
             mass_V=torch.tensor(residues.table(), dtype=torch.float64, device=device),
-            residue_R=torch.tensor([i for i in ids if not ends[i]], device=device),
-            modification_R=torch.tensor([i for i in ids if ends[i]], dtype=torch.int64).to(device),
+            is_residue_V=is_residue_V.to(device),
+            is_modification_V=is_modification_V.to(device),
+            residue_R=is_residue_V.nonzero()[:, 0].to(device),
+            modification_R=is_modification_V.nonzero()[:, 0].to(device),
             table=Reachability.of(residues, device),
             min_length=min_length,
             max_length=max_length,
@@ -162,8 +168,8 @@ class PrecursorMass:
         return (
             self.low_BK - weight_B1,
             self.high_BK - weight_B1,
-            (torch.isin(canvas.values, self.residue_R) & given_BS).sum(dim=1),
-            (torch.isin(canvas.values, self.modification_R) & given_BS).any(dim=1),
+            (self.is_residue_V[canvas.values] & given_BS).sum(dim=1),
+            (self.is_modification_V[canvas.values] & given_BS).any(dim=1),
         )
 
     def allowed(self, state: State, left_N: Tensor) -> Tensor:
@@ -202,6 +208,6 @@ class PrecursorMass:
         return (
             low_NK - mass_N1,
             high_NK - mass_N1,
-            count_N + torch.isin(values_N, self.residue_R),
-            closed_N | torch.isin(values_N, self.modification_R),
+            count_N + self.is_residue_V[values_N],
+            closed_N | self.is_modification_V[values_N],
         )

@@ -174,7 +174,9 @@ def reversed_targets(ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
     return torch.where(slots == lengths_B[:, None], STOP, ids)
 
 
-def load_simulated(source: Path, *, count: int, seed: int, folder: Path) -> Simulated:
+def load_simulated(
+    source: Path, residues: Residues, *, count: int, seed: int, folder: Path
+) -> Simulated:
     """Simulated ions from an npz file, or made from a list of peptides (and kept in `folder`).
 
     Raises:
@@ -193,7 +195,8 @@ def load_simulated(source: Path, *, count: int, seed: int, folder: Path) -> Simu
                 fix="make it with python -m seqgen_peptides.simulate",
             ) from error
     print(f"simulating {count} spectra from {source}", file=sys.stderr, flush=True)
-    return simulate(read_peptides(source), count, seed=seed, folder=folder / "simulated")
+    where = folder / "simulated"
+    return simulate(read_peptides(source), count, seed=seed, folder=where, residues=residues)
 
 
 def _held_out(found: Simulated, residues: Residues) -> NDArray[np.bool_]:

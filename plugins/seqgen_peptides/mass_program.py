@@ -153,7 +153,9 @@ class _Problem:
         high_BK: Tensor,
         min_length: int,
     ) -> _Problem:
-        masses = NominalMasses.of(residues, float(high_BK.max()), log_p_BTV.device)
+        # Rows that are heavier than their slots allow are never searched.
+        top = min(float(high_BK.max()), log_p_BTV.shape[1] * max(residues.table()) + 1000)
+        masses = NominalMasses.of(residues, top, log_p_BTV.device)
         log_p_BTE = log_p_BTV.float().index_select(-1, masses.id_E)
         return cls(masses, log_p_BTE, log_p_BTV[..., PAD].float(), low_BK, high_BK, min_length)
 

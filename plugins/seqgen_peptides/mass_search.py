@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from seqgen.ctc.search import grown_key
 from seqgen.logits import NEVER
 from seqgen_peptides.suffix_bounds import NominalMasses, SuffixBounds
 
@@ -183,7 +184,7 @@ def _step(
         weight_BK=beam.weight_BK.gather(1, parent_BK) + masses.mass_E[value_BK] * grows_BK,
         last_BK=torch.where(grows_BK, value_BK + 1, beam.last_BK.gather(1, parent_BK)),
         residues_BK=beam.residues_BK.gather(1, parent_BK) + is_residue_BK,
-        key_BK=torch.where(grows_BK, _grow(key_BK, value_BK), key_BK),
+        key_BK=torch.where(grows_BK, grown_key(key_BK, value_BK), key_BK),
         parent_BK=torch.where(grows_BK, key_BK, beam.parent_BK.gather(1, parent_BK)),
         length_BK=length_BK + grows_BK,
         places_BKT=places_BKT.scatter(-1, at_BK1, written),
@@ -196,10 +197,3 @@ def _find(wanted_BK: Tensor, key_BK: Tensor, alive_BK: Tensor) -> tuple[Tensor, 
     ordered_BK, order_BK = key_BK.masked_fill(~alive_BK, torch.iinfo(torch.int64).max).sort(dim=1)
     place_BK = torch.searchsorted(ordered_BK, wanted_BK).clamp(max=key_BK.shape[1] - 1)
     return order_BK.gather(1, place_BK), ordered_BK.gather(1, place_BK) == wanted_BK
-
-
-def _grow(key: Tensor, value: Tensor) -> Tensor:
-    """The hash of a prefix with one more value: 64 bits, multiplied and mixed (splitmix64)."""
-    key = (key + value + 1) * -7046029254386353131  # 2^64 / golden ratio, odd
-    key = (key ^ ((key >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
-    return key ^ ((key >> 27) & 0x1FFFFFFFFF)

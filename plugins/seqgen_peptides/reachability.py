@@ -9,10 +9,9 @@ at once:
 
 It is an unbounded subset sum over mass bins, computed once a vocabulary. A bin keeps the least and
 the greatest mass that fall into it, so that sums are told apart far more finely than bins are wide
-as long as they are few, and how few and how many residues they take. What can be reached is never
-denied. For windows wider than a bin, the converse holds as well wherever a bin's masses lie in one
-place: sums that do not exist are hardly ever promised (tests and the docs of the plugin say how
-often).
+as long as they are few; and the fewest and the most residues they take. What can be reached is
+never denied. What cannot be reached is hardly ever promised where windows are wider than a bin: of
+random walks that follow these promises, fewer than one in a thousand finds no end (see the tests).
 
 Shapes: W bins, L levels of the range minimum.
 """

@@ -16,6 +16,7 @@ import argparse
 import gzip
 import logging
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqgen_peptides.modifications import read_modifications
 from seqgen_peptides.residues import Residues
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ class Simulated:
 
 
 def read_peptides(path: Path) -> list[str]:
-    """Plain sequences, one a line, from a text file (gzip too)."""
+    """Sequences, one a line, plain or in ProForma, from a text file (gzip too)."""
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         return [line.strip() for line in lines if line.strip()]
 
@@ -144,8 +146,15 @@ def simulate(
 def peptidoforms(
     peptides: Sequence[str], rng: random.Random, config: SimulateConfig
 ) -> Iterator[tuple[str, int]]:
-    """(ProForma, charge) of each peptide, its modifications and charge drawn."""
+    """(ProForma, charge) of each peptide, its modifications and charge drawn.
+
+    A peptide that is given with modifications keeps those.
+    """
     for peptide in peptides:
+        if "[" in peptide:
+            length = sum(c.isupper() for c in re.sub(r"\[[^]]*\]", "", peptide))
+            yield peptide, _charge(length, rng, config)
+            continue
         body = "".join(_modified(residue, rng, config) for residue in peptide)
         yield _n_terminal(peptide, rng, config) + body, _charge(len(peptide), rng, config)
 
@@ -240,13 +249,21 @@ def _joined_ends(ends: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("peptides", type=Path, help="plain sequences, one a line")
+    parser.add_argument("peptides", type=Path, help="sequences, one a line")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the npz file to write")
+    parser.add_argument("--modifications", type=Path, help="YAML of further residues")
     parser.add_argument("--count", type=int, default=300_000)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
+    more = read_modifications(chosen.modifications) if chosen.modifications else {}
     folder = chosen.output.with_suffix(".parts")
-    found = simulate(read_peptides(chosen.peptides), chosen.count, seed=chosen.seed, folder=folder)
+    found = simulate(
+        read_peptides(chosen.peptides),
+        chosen.count,
+        seed=chosen.seed,
+        folder=folder,
+        residues=Residues().extended(more),
+    )
     found.save(chosen.output)
     print(f"{len(found)} spectra in {chosen.output}", file=sys.stderr)
 

@@ -34,7 +34,9 @@ from seqgen_peptides.annotated import read_noise
 from seqgen_peptides.augment import AugmentConfig
 from seqgen_peptides.data import PeptideBatch, PeptideBatches, load_simulated
 from seqgen_peptides.encoder import EncoderConfig
-from seqgen_peptides.model import PeptideConfig, PeptideModel, save_model
+from seqgen_peptides.growth import grow
+from seqgen_peptides.model import PeptideConfig, PeptideModel, load_model, save_model
+from seqgen_peptides.modifications import read_modifications
 from seqgen_peptides.preprocess import PreprocessConfig
 from seqgen_peptides.residues import PAD, Residues
 from seqgen_peptides.validation import Validation
@@ -81,6 +83,12 @@ class PeptideTraining:
     )
     simulated: str = field(
         default="", metadata={"help": "npz of simulated ions; else they are made from the peptides"}
+    )
+    modifications: str = field(
+        default="", metadata={"help": "YAML of further residues (`residues: [S[Phospho]]`)"}
+    )
+    start: str = field(
+        default="", metadata={"help": "model to go on from; its sizes count, not those set here"}
     )
     count: int = field(default=600_000, metadata={"help": "spectra to simulate"})
     validation_spectra: int = field(
@@ -151,11 +159,11 @@ class PeptideTask:
         folder: Path,
     ) -> TrainingRun:
         source, real = _sources(options, data)
-        residues, config = Residues(), configuration(options)
-        found = load_simulated(source, count=options.count, seed=seed, folder=folder)
-        noise = read_noise(Path(options.real_noise), residues) if options.real_noise else None
         torch.manual_seed(seed)
-        model = PeptideModel(config, residues)
+        model = _model(options)
+        residues, config = model.residues, model.config
+        found = load_simulated(source, residues, count=options.count, seed=seed, folder=folder)
+        noise = read_noise(Path(options.real_noise), residues) if options.real_noise else None
         batches = PeptideBatches(
             found,
             residues,
@@ -293,6 +301,15 @@ def _sources(options: PeptideTraining, data: Path | None) -> tuple[Path, Path | 
             f"{folder} holds no peptides", fix="give a list of peptides (*.txt, *.txt.gz) or *.npz"
         )
     return lists[0], real
+
+
+def _model(options: PeptideTraining) -> PeptideModel:
+    """A new model, or one that is trained further; with the modifications asked for."""
+    more = read_modifications(Path(options.modifications)) if options.modifications else {}
+    if not options.start:
+        return PeptideModel(configuration(options), Residues().extended(more))
+    model = load_model(Path(options.start))
+    return grow(model, model.residues.extended(more))
 
 
 def configuration(options: PeptideTraining) -> PeptideConfig:

@@ -260,7 +260,8 @@ def test_the_scale_has_a_floor() -> None:
     nn.init.constant_(head.projection.bias, -50.0)
     distribution = head.distribution(head.parameters_of(torch.zeros(1, 1, WIDTH)))
     assert distribution.std.item() == 0.5
-    assert float(head.loss(torch.zeros(1, 1, WIDTH), torch.full((1, 1, 1), -50.0))) > -1
+    loss = head.loss(torch.zeros(1, 1, WIDTH), torch.full((1, 1, 1), -50.0))
+    assert loss.item() > -1
 
 
 def test_the_student_t_head_learns_its_parameters() -> None:
@@ -368,6 +369,14 @@ def test_quantile_samples_follow_the_quantile_function() -> None:
     for level in (0.02, 0.1, 0.3, 0.6, 0.8, 0.99):
         below = float((drawn < one.quantile((level,))).float().mean())
         assert below == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / drawn.numel()))
+
+
+def test_rounding_does_not_change_the_density_at_a_quantile() -> None:
+    one = QuantileFunction(torch.tensor([0.2, 0.5, 0.6]), torch.tensor([0.0, 1.0, 4.0]))
+    slope = (1 / 0.3 + 3 / 0.1) / 2
+    for value in (1.0, math.nextafter(1.0, 0), 1.0 + 2e-7):
+        found = one.log_prob(torch.tensor(value)).item()
+        assert found == pytest.approx(-math.log(slope), rel=1e-5)
 
 
 def test_equal_quantiles_are_a_point() -> None:
@@ -500,7 +509,7 @@ def test_adaln_begins_as_zero_and_then_depends_on_all_it_reads() -> None:
         network(x, t + 0.1, network.embed_condition(h)),
         network(x, t, network.embed_condition(h + 0.1)),
     ):
-        assert float((other - out).abs().min()) > 1e-6
+        assert (other - out).abs().min().item() > 1e-6
     one = network(x[:1, 1:2], t[:1, 1:2], network.embed_condition(h[:1, 1:2]))
     torch.testing.assert_close(one, out[:1, 1:2])  # each token on its own
 

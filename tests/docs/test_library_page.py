@@ -12,7 +12,8 @@ PAGE = DOCS / "library.md"
 def namespace() -> dict[str, object]:
     found = [block for block in blocks(PAGE) if block.language == "python"]
     assert [block.name for block in found] == [
-        "train", "sampling", "processor", "stream", "context", "rule", "head", "runner",
+        "train", "sampling", "processor", "beam", "constraint", "stream", "context", "ctc",
+        "hybrid", "verify", "rule", "head", "runner",
     ]  # fmt: skip
     return run_python(PAGE, found)
 
@@ -33,6 +34,16 @@ def test_the_rule_and_the_head_of_the_page_work(namespace: dict[str, object]) ->
     assert isinstance(accuracy, dict)
     assert accuracy["OutsideIn"] >= 0.9
     assert accuracy["NumberHead"] >= 0.9
+
+
+def test_one_pass_hybrid_and_verified_drafts_are_right(namespace: dict[str, object]) -> None:
+    accuracy = namespace["accuracy"]
+    assert isinstance(accuracy, dict)
+    for name in ("GreedyCTC", "PrefixBeamCTC", "Hybrid", "DraftAndVerify"):
+        assert accuracy[name] >= 0.95, accuracy
+    accepted = namespace["accepted"]
+    assert isinstance(accepted, float)
+    assert 0.3 < accepted <= 1
 
 
 def test_the_hot_samples_are_sorted_but_not_all_the_same(namespace: dict[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -63,6 +64,8 @@ def test_commands_parse(page: Path) -> None:
         "run --plugin speech --decoder beam",
         "run --plugin speech --set block=4",
         "train --plugin speech --preset huge -o runs/x",
+        "run --plugin peptides --decoder mask-predict",
+        "run --plugin peptides --set precursor_tolerance=20",
         "models remove x",
     ],
 )
@@ -128,6 +131,34 @@ def test_figures_of_models_are_shown_by_decoder() -> None:
     assert "| minutes | 55 |" in table
 
 
+def test_figures_of_peptides_come_from_result_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, table = _script("reference_peptides"), _script("make_reference")._table
+    monkeypatch.setattr(reference, "RESULTS", tmp_path)
+    assert "python benchmarks/peptides_valid.py" in reference.valid(table)
+    assert "casanovo_speed.py" in reference.speed(table)
+    interval = {"low": 0.25, "high": 0.75}
+    metrics = ("peptide_precision", "peptide_precision_strict", "aa_precision", "aa_recall")
+    metrics += ("precursor_match", "coverage", "coverage_auc")
+    row = {"case": "x", "parameters": 1_500_000, "passes": 12.5, "cpu_ms": 3.14159, **interval}
+    result = {
+        "machine": {"processor": "P", "torch": "2"},
+        "model": "m",
+        "spectra": {"all": 4, "peptides": 3, "peptides_trained_on": 0, "hela": 4},
+        "rows": [{**row, **dict.fromkeys(metrics, 0.5), "accepted": 0.25}],
+        "by_set": [{"case": "x", "set": "hela", "peptide_precision": 0.5}],
+        "differences": [{"case": "x - y", "difference": 0.5, **interval}],
+    }
+    (tmp_path / "peptides_valid.json").write_text(json.dumps(result))
+    shown = reference.valid(table)
+    assert "4 spectra of 3 peptides, none of them in the list" in shown
+    assert "| x | 1.50 M | 12.5 | 3.14 | 0.500 (0.250 to 0.750) | 0.500 |" in shown
+    assert "| x - y | 0.500 (0.250 to 0.750) |" in shown
+    assert "`verify` accepted 25% of the drafts." in shown
+    assert "| case | hela (4) |" in reference.sets(table)
+
+
 def test_the_picture_shows_what_the_decoders_do() -> None:
     panels = _script("make_figures").decode("21st of October, 2015")
     assert [len(panel.passes) for panel in panels] == [10, 1, 4, 6]
@@ -169,11 +200,10 @@ def _parse(words: list[str]) -> None:
     if "--help" in words:
         return
     context = command.make_context(command.name, list(words), parent=root)
-    if context.params.get("plugin") != "speech":
+    plugins, params = Plugins(), context.params
+    if params.get("plugin") not in ("speech", "peptides"):
         return
-    plugins = Plugins()
-    info, domain = plugins.info("speech"), plugins.domain("speech")
-    params = context.params
+    info, domain = plugins.info(params["plugin"]), plugins.domain(params["plugin"])
     named = [params.get("decoder"), *(params.get("decoders") or "").split(",")]
     for decoder in filter(None, named):
         assert decoder in info.decoders, words

@@ -4,7 +4,9 @@
 
 SERIES.npz holds the series by name; a name is `LABEL@LAGS`. OUT.json gets of each the coefficients
 (intercept first), their standard errors with the unbiased variance, AIC, BIC and the RMSE. A series
-`LABEL@order@LAGS` gets the orders that ar_select_order chooses up to LAGS. Imports nothing of seqgen.
+`LABEL@order@LAGS` gets the orders that ar_select_order chooses up to LAGS.
+
+Imports nothing of seqgen.
 """
 
 from __future__ import annotations

@@ -117,9 +117,7 @@ def same_best(model: CasanovoModel, recorded: Recorded) -> tuple[int, int]:
     the places that it refills hold other hypotheses.
     """
     same = 0
-    for found, expected in zip(
-        beam_answers(model, recorded), recorded.said["beams"], strict=True
-    ):
+    for found, expected in zip(beam_answers(model, recorded), recorded.said["beams"], strict=True):
         ours = [model.residues.decode(ids[::-1]) for ids, _ in found if is_peptide(model, ids)]
         same += ours[:1] == [peptide for peptide, _, _ in expected[:1]]
     return same, len(recorded.said["beams"])

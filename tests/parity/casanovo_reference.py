@@ -1,4 +1,4 @@
-"""Runs inside Casanovo's own environment: makes a random checkpoint, records what Casanovo computes.
+"""Runs inside Casanovo's own environment: makes a random checkpoint and records what it computes.
 
     .peers/casanovo/bin/python tests/parity/casanovo_reference.py FOLDER --seed 1 \
         --mgf real_valid.mgf --unimod unimod.xml.gz [--checkpoint FILE]
@@ -122,7 +122,7 @@ def offline_modifications(unimod: Path) -> None:
             name, number = mod.attrib["title"], f"UNIMOD:{mod.attrib['record_id']}"
             mass = float(mod.find("{*}delta").attrib["mono_mass"])
             by_id[number], by_name[name] = (mass, name), (mass, number)
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     spectrum_utils.proforma._store_in_cache(
         spectrum_utils.proforma.cache_dir, "UNIMOD.pkl", ((by_id, by_name), now)
     )
@@ -149,9 +149,7 @@ def made_up_spectra(seed: int) -> dict:
     peaks = [np.sort(random.uniform(60, 1500, count)) for count in (40, 24, 31)]
     rows = [torch.tensor(random.uniform(0.1, 1, len(mz))) for mz in peaks]
     pad = torch.nn.utils.rnn.pad_sequence
-    tokens = [
-        torch.tensor([*random.integers(2, 25, count), 1]) for count in (12, 7, 9)
-    ]
+    tokens = [torch.tensor([*random.integers(2, 25, count), 1]) for count in (12, 7, 9)]
     return {
         "mz_array": pad([torch.tensor(mz) for mz in peaks], batch_first=True).float(),
         "intensity_array": pad([row / row.norm() for row in rows], batch_first=True).float(),

@@ -26,7 +26,9 @@ from seqgen_time_series.linear.synthetic import random_coefficients, simulate
 
 HERE = Path(__file__).parent
 PYTHON = Path(
-    os.environ.get("STATSMODELS_PYTHON", HERE.parents[1] / ".peers" / "statsmodels" / "bin" / "python")
+    os.environ.get(
+        "STATSMODELS_PYTHON", HERE.parents[1] / ".peers" / "statsmodels" / "bin" / "python"
+    )
 )
 GOLDEN = HERE / "golden" / "autoreg.json"
 PROCESS, SAMPLES = 11, 100_000

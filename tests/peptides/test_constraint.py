@@ -245,6 +245,31 @@ def test_prompts_count() -> None:
     assert allowed_BV[1].sum() < 3
 
 
+def test_too_short_peptides_do_not_stop() -> None:
+    """The mass fits behind the prompt, but there are only four residues."""
+    peptide = RESIDUES.encode("WWWK")
+    values_BS = torch.zeros(2, 12, dtype=torch.int64)
+    values_BS[:, :4] = torch.tensor(peptide[::-1])
+    for shortest, wanted in ((4, True), (5, False)):
+        constraint = constraint_for([RESIDUES.mass(peptide)] * 2, [2, 2], min_length=shortest)
+        state = constraint.start(Canvas(values_BS, prompt=4))
+        allowed_BV = constraint.allowed(state, torch.tensor([8, 8]))
+        assert allowed_BV[:, STOP].tolist() == [wanted] * 2
+        assert not allowed_BV[:, FIRST:].any()
+
+
+def test_only_the_stop_follows_a_modification() -> None:
+    """Also where a residue and the modification once more would bring the mass back."""
+    residues = Residues({"G": 57.021464, "A": 71.037114, "[-57.021464]-": -57.021464})
+    peptide = residues.encode("[-57.021464]-AGAGAGA")
+    constraint = constraint_for([residues.mass(peptide)], [1], residues)
+    state = constraint.start(Canvas(torch.zeros(1, 12, dtype=torch.int64)))
+    for value in reversed(peptide):
+        assert constraint.allowed(state, torch.tensor([12]))[0, value]
+        state = constraint.advance(state, torch.tensor([value]))
+    assert constraint.allowed(state, torch.tensor([4])).nonzero().tolist() == [[0, STOP]]
+
+
 @pytest.mark.parametrize(
     "options",
     [

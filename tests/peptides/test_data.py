@@ -146,6 +146,13 @@ def test_peptidoforms_are_in_the_vocabulary() -> None:
         assert 1 <= charge <= 2, "a short peptide has few protons"
 
 
+def test_given_modifications_stay() -> None:
+    given = "AS[Phospho]MK"
+    assert [form for form, _ in peptidoforms([given], random.Random(0), SimulateConfig())] == [
+        given
+    ]
+
+
 def test_ions_lie_at_their_cleavage() -> None:
     """ms2pip numbers y ions from the C-terminus: y1 belongs to the last cleavage."""
     predicted = {ion: np.log2(np.array([1.0, 2.0, 4.0]) + 0.001) for ion in ("b", "y", "b2", "y2")}
@@ -160,10 +167,10 @@ def test_ions_lie_at_their_cleavage() -> None:
 def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
     where = {"count": 5, "seed": 0, "folder": tmp_path}
     with pytest.raises(InputError, match="does not exist"):
-        load_simulated(tmp_path / "none.npz", **where)
+        load_simulated(tmp_path / "none.npz", RESIDUES, **where)
     (tmp_path / "bad.npz").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="no simulated spectra"):
-        load_simulated(tmp_path / "bad.npz", **where)
+        load_simulated(tmp_path / "bad.npz", RESIDUES, **where)
     with gzip.open(tmp_path / "list.txt.gz", "wt") as file:
         file.write("PEPTIDEK\n\nANK\n")
     assert read_peptides(tmp_path / "list.txt.gz") == ["PEPTIDEK", "ANK"]
@@ -171,4 +178,4 @@ def test_sources_that_cannot_be_used(tmp_path: Path) -> None:
         import ms2pip  # noqa: F401
     except ImportError:
         with pytest.raises(PluginError, match="ms2pip"):
-            load_simulated(tmp_path / "list.txt.gz", **where)
+            load_simulated(tmp_path / "list.txt.gz", RESIDUES, **where)

@@ -289,7 +289,7 @@ def test_unused_slots_say_nothing() -> None:
     assert [short.sequences(row) for row in range(3)] == [long.sequences(row) for row in range(3)]
 
 
-@pytest.mark.parametrize("mass", [700.6, 30.0, 6000.0])
+@pytest.mark.parametrize("mass", [700.6, 30.0, 6000.0, 1e8])
 def test_no_peptide_no_answer(mass: float) -> None:
     """Between nominal masses, too light, and too heavy for the slots."""
     logits, _ = standard_problem(0, 1, 20)

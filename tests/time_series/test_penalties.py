@@ -153,6 +153,16 @@ def test_selected_coefficients_are_least_squares_on_their_lags() -> None:
 
 
 @pytest.mark.parametrize("penalty", ["l1", "mcp", "arnet"])
+def test_series_without_noise(penalty: str) -> None:
+    t = np.arange(500)
+    for y in (np.full(500, 7.0), 0.5 * t, np.sin(2 * np.pi * t / 24)):
+        fitted = ARNet(lags=30, penalty=penalty).fit(y)  # type: ignore[arg-type]
+        errors = y[30:] - fitted.predict(y)[:-1, 0]
+        assert np.sqrt(np.mean(errors**2)) <= 0.02 * max(y.std(), 1e-12)
+        assert np.isfinite(fitted.forecast(y, 5)).all()
+
+
+@pytest.mark.parametrize("penalty", ["l1", "mcp", "arnet"])
 def test_the_unit_of_a_series_does_not_matter(penalty: str) -> None:
     y = simulate(sparse_coefficients(12), 600, seed=2)
     one = ARNet(lags=12, penalty=penalty).fit(y)  # type: ignore[arg-type]
@@ -195,7 +205,14 @@ def test_lagged_regressors_are_selected_too() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"strength": -1.0}, {"sparsity": 0.0}, {"sparsity": 1.5}, {"gamma": 1.0}, {"penalty": "mpc"}],
+    [
+        {"strength": -1.0},
+        {"sparsity": 0.0},
+        {"sparsity": 1.5},
+        {"gamma": 1.0},
+        {"penalty": "mpc"},
+        {"penalty": "mcp", "window_mean": True},
+    ],
 )
 def test_bad_settings(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):

@@ -19,7 +19,7 @@ SHORT = SgdConfig(epochs=40)
 
 def test_it_reaches_least_squares() -> None:
     y = simulate([0.5, -0.3, 0.1], 1500, seed=1, sigma=20.0, level=3000.0)
-    exact, made = ARNet(lags=5).fit(y), ARNet(lags=5, solver="sgd", sgd=SgdConfig(epochs=80)).fit(y)
+    exact, made = ARNet(lags=5).fit(y), ARNet(lags=5, solver="sgd", sgd=SgdConfig(epochs=50)).fit(y)
     np.testing.assert_allclose(made.coefficients, exact.coefficients, atol=5e-3)
     np.testing.assert_allclose(made.sigma, exact.sigma, rtol=0.01)
     np.testing.assert_allclose(made.forecast(y, 5), exact.forecast(y, 5), atol=1.0)
@@ -34,7 +34,8 @@ def test_direct_steps_and_regressors() -> None:
         y[t] = 0.5 * y[t - 1] + 900 * a[t - 2] + rng.normal()
     settings = {"lags": 3, "horizon": 2, "regressor_lags": {"a": 4}}
     exact = ARNet(**settings).fit(y, {"a": a})  # type: ignore[arg-type]
-    made = ARNet(**settings, solver="sgd", sgd=SHORT).fit(y, {"a": a})  # type: ignore[arg-type]
+    config = SgdConfig(epochs=150)
+    made = ARNet(**settings, solver="sgd", sgd=config).fit(y, {"a": a})  # type: ignore[arg-type]
     np.testing.assert_allclose(made.coefficients, exact.coefficients, atol=0.02)
     np.testing.assert_allclose(
         made.regressor_coefficients["a"], exact.regressor_coefficients["a"], atol=20.0
@@ -91,15 +92,16 @@ def test_penalties_are_those_of_the_exact_solver(penalty: Penalty) -> None:
     assert torch.isfinite(weights.grad).all()  # AR-Net's root too, at zero
 
 
-@pytest.mark.parametrize("penalty", ["ridge", "l1", "mcp"])
-def test_a_penalty_leads_where_the_exact_solver_leads(penalty: str) -> None:
+@pytest.mark.parametrize(("penalty", "horizon"), [("ridge", 3), ("l1", 1), ("mcp", 1)])
+def test_a_penalty_leads_where_the_exact_solver_leads(penalty: str, horizon: int) -> None:
     y = simulate(sparse_coefficients(12), 1500, seed=5, level=3.0)
-    settings = {"lags": 12, "penalty": penalty, "strength": 0.08}
+    strength = 0.5 if penalty == "ridge" else 0.08
+    settings = {"lags": 12, "horizon": horizon, "penalty": penalty, "strength": strength}
     exact = ARNet(**settings).fit(y)  # type: ignore[arg-type]
-    config = SgdConfig(epochs=80, learning_rate=3e-3)
+    config = SgdConfig(epochs=60, learning_rate=4e-3)
     made = ARNet(**settings, solver="sgd", sgd=config).fit(y)  # type: ignore[arg-type]
     np.testing.assert_allclose(made.coefficients, exact.coefficients, atol=0.02)
-    assert made.strength == exact.strength == 0.08
+    assert made.strength == exact.strength == strength
 
 
 def test_arnets_penalty_prunes() -> None:
@@ -154,8 +156,8 @@ def test_divergence_is_an_error_that_says_what_to_change() -> None:
 
 
 def test_a_constant_series() -> None:
-    fitted = ARNet(lags=2, solver="sgd", sgd=SHORT).fit(np.full(100, 7.0))
-    np.testing.assert_allclose(fitted.forecast(np.full(5, 7.0), 3), 7.0, atol=1e-3)
+    fitted = ARNet(lags=2, solver="sgd").fit(np.full(100, 7.0))
+    np.testing.assert_allclose(fitted.forecast(np.full(5, 7.0), 3), 7.0, atol=1e-2)
 
 
 @pytest.mark.parametrize(

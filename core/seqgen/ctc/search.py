@@ -134,7 +134,7 @@ def _step(beam: _Beam, log_p_BV: Tensor, blank: int) -> _Beam:
 
     # Prefix i grown by the last value of prefix j may be prefix j: then j takes it over.
     last_BKK = beam.last_BK[:, None, :].expand(-1, beams, -1)
-    same_BKK = _grow(beam.key_BK[..., None], last_BKK) == beam.key_BK[:, None, :]
+    same_BKK = grown_key(beam.key_BK[..., None], last_BKK) == beam.key_BK[:, None, :]
     # A dead place repeats a prefix that lives elsewhere.
     same_BKK = same_BKK & (total_BK > NEVER)[:, None, :]
     joins_BKK = grown_BKV.gather(-1, last_BKK).masked_fill(~same_BKK, NEVER)
@@ -159,13 +159,13 @@ def _step(beam: _Beam, log_p_BV: Tensor, blank: int) -> _Beam:
         values_BKS=values_BKS.scatter(-1, at_BK1, written),
         length_BK=length_BK + grows_BK,
         last_BK=torch.where(grows_BK, value_BK, beam.last_BK.gather(1, parent_BK)),
-        key_BK=torch.where(grows_BK, _grow(key_BK, value_BK), key_BK),
+        key_BK=torch.where(grows_BK, grown_key(key_BK, value_BK), key_BK),
         blank_BK=torch.where(grows_BK, NEVER, stay_blank_BK.gather(1, parent_BK)),
         value_BK=torch.where(grows_BK, best_BK, stay_value_BK.gather(1, parent_BK)),
     )
 
 
-def _grow(key: Tensor, value: Tensor) -> Tensor:
+def grown_key(key: Tensor, value: Tensor) -> Tensor:
     """The hash of a prefix with one more value: 64 bits, multiplied and mixed (splitmix64)."""
     key = (key + value + 1) * -7046029254386353131  # 2^64 / golden ratio, odd
     key = (key ^ ((key >> 30) & 0x3FFFFFFFF)) * -4658895280553007687

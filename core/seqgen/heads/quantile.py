@@ -95,11 +95,13 @@ class QuantileFunction:
         return self._invert(u[..., None]).squeeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """-log of the quantile function's slope at the value."""
-        t, q = self.levels_K, self.quantiles.expand(*value.shape, -1)
-        at = torch.searchsorted(q.contiguous(), value[..., None]).clamp(1, len(t) - 1)
-        slopes = (q.diff(dim=-1) / t.diff()).clamp(min=_STEEP)
-        slope = slopes.gather(-1, at - 1).squeeze(-1)
+        """-log of the quantile function's slope at the value; of both sides' mean at a quantile."""
+        t, q = self.levels_K, self.quantiles.expand(*value.shape, -1).contiguous()
+        # The median is a quantile: rounding must not decide which side it lies on.
+        near = 1e-5 * (q[..., -1:] - q[..., :1])
+        sides = torch.cat([value[..., None] - near, value[..., None] + near], dim=-1)
+        right = torch.searchsorted(q, sides).clamp(1, len(t) - 1)
+        slope = (q.diff(dim=-1) / t.diff()).gather(-1, right - 1).mean(dim=-1).clamp(min=_STEEP)
         below = (q[..., 0] - value).clamp(min=0) / t[0]
         above = (value - q[..., -1]).clamp(min=0) / (1 - t[-1])
         return -slope.log() - (below + above) / slope

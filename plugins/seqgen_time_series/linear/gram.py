@@ -28,6 +28,9 @@ from seqgen.errors import InputError
 
 Floats = NDArray[np.float64]
 
+FEW_LAGS = 200
+"""Up to so many, dot products are faster than the transform."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -186,8 +189,10 @@ def _edges(values: Floats, lags: range, start: int) -> tuple[Floats, Floats]:
 
 
 def _correlation(fixed: Floats, moving: Floats, lags: range, start: int) -> Floats:
-    """sum_v fixed[v] moving[start + v - lag] for every lag, by FFT."""
+    """sum_v fixed[v] moving[start + v - lag] for every lag, by FFT unless the lags are few."""
     part = moving[start - lags[-1] : len(moving) - lags[0]]
+    if len(lags) <= FEW_LAGS:
+        return np.asarray(np.correlate(part, fixed, "valid")[::-1])
     size = next_fast_len(len(part), real=True)
     product = rfft(part, size) * np.conj(rfft(fixed, size))
     return np.asarray(irfft(product, size)[: len(lags)][::-1])

@@ -119,6 +119,12 @@ class ARNet:
                 "solver='sgd' always fits an intercept and has no window mean",
                 fix="solver='exact', or intercept=True and window_mean=False",
             )
+        if self.window_mean and self.penalty not in ("none", "ridge"):
+            raise ConfigError(
+                f"window_mean and penalty={self.penalty!r} do not go together",
+                why="the window's mean depends on every lag, so no coefficient is zero",
+                fix="penalty='ridge', or window_mean=False",
+            )
         if self.solver == "levinson":
             fits = self.penalty in ("none", "ridge") and not self.window_mean
             if self.regressor_lags or not fits:

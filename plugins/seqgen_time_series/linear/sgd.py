@@ -4,9 +4,10 @@ The paper (arXiv:1911.12436) minimises MSE + lambda(s) R; `paper_recipe` is its 
 first code had it. Rows of the regression are cut from the series batch by batch, so an n x p matrix
 never exists. Same seed, same bytes, on one device.
 
-    loss = mean squared error + 2 sum_j P(w_j),   w the first layer's weights in normalised units
+    loss = MSE + 2/H sum_j P(w_j),   w the first layer's weights in normalised units
 
-which is twice the objective of `penalties.py`: R's strength there is lambda(s) / (2 p).
+where MSE is the mean over the H steps: 2/H times the objective of `penalties.py`. There, AR-Net's R
+has the strength lambda(s) / (2 p).
 
 Shape suffixes: B rows of a batch, P lags of one variable, F features, H horizon.
 """
@@ -96,7 +97,8 @@ def train(
             squared = (network(inputs_BF) - targets_BH).square().mean()
             loss = squared
             if penalty is not None and share > 0.0:
-                loss = loss + share * 2.0 * penalty_sum(penalty, layers[0].weight)
+                whole = penalty_sum(penalty, layers[0].weight)
+                loss = loss + share * 2.0 / layout.horizon * whole
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -1,0 +1,223 @@
+"""Table files: finding them, telling CSV from parquet, and reading the columns asked for.
+
+CSV may be separated by commas, semicolons, tabs or bars, end its lines in any way (a bare carriage
+return too), begin with a byte-order mark, be packed with gzip, or come from standard input.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import re
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqgen.errors import InputError, PluginError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
+MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A")
+"""What counts as a missing number. The id column has none: a series may be called NA."""
+
+_HEAD = 1 << 16
+_FOREIGN = (
+    (b"PK\x03\x04", "a zip archive or an Excel workbook"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"ARROW1", "an Arrow (Feather) file"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+)
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table whose columns are known, but not read.
+
+    Attributes:
+        name: for messages, as the user gave it.
+        columns: their names, in order.
+        read: the rows of some columns; takes the columns, and that of them which is text.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    read: Callable[[Sequence[str], str], pd.DataFrame] = field(repr=False)
+
+
+def find_tables(source: str) -> list[Path]:
+    """The files of one INPUT: a file, a folder, a pattern, or `-` for standard input.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(source).expanduser()
+    if source == "-" or path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [file for file in sorted(path.rglob("*")) if _is_table(file)]
+        if not found:
+            raise InputError(
+                f"the folder {source} holds no tables", fix=f"suffixes read: {', '.join(SUFFIXES)}"
+            )
+        return found
+    if glob.has_magic(source):
+        found = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
+        found = [file for file in found if file.is_file()]
+        if not found:
+            raise InputError(f"no file matches {source}", fix="check the pattern and the folder")
+        return found
+    names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise InputError(f"{source} does not exist", fix=did_you_mean(path.name, names[:1000]))
+
+
+def open_table(path: Path, *, separator: str = "", decimal: str = ".") -> TableFile:
+    """Look at the head of a file.
+
+    Args:
+        path: the file, or `-` for standard input.
+        separator: between the columns of a CSV file; "" tells it from the first line.
+        decimal: the decimal point of a CSV file.
+
+    Raises:
+        InputError: it cannot be read, is empty, or is no table.
+        PluginError: pandas or pyarrow is missing.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{name} cannot be read", why=why, fix="check the file") from error
+    if data[:4] == b"PAR1":
+        return _parquet(name, data)
+    for magic, kind in _FOREIGN:
+        if data.startswith(magic):
+            raise InputError(f"{name} is {kind}", fix="save the table as CSV or parquet")
+    return _csv(name, data, separator, decimal)
+
+
+def table_of(frame: pd.DataFrame, name: str) -> TableFile:
+    """A data frame in memory as a table."""
+    columns = [str(column) for column in frame.columns]
+    named = frame.set_axis(columns, axis=1)
+    _distinct(name, columns)
+    return TableFile(name, tuple(columns), lambda wanted, text: named[list(wanted)])
+
+
+def pandas() -> Any:
+    """The pandas module.
+
+    Raises:
+        PluginError: it is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise PluginError(
+            "tables cannot be read: pandas is not installed",
+            why=str(error),
+            fix="pip install pandas pyarrow (the extra time-series of seqgen-kit)",
+        ) from error
+    return pd
+
+
+def _is_table(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(SUFFIXES) and not name.startswith(".") and path.is_file()
+
+
+def _parquet(name: str, data: bytes) -> TableFile:
+    pandas()
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise PluginError(
+            "parquet cannot be read: pyarrow is not installed",
+            why=str(error),
+            fix="pip install pyarrow (the extra time-series of seqgen-kit)",
+        ) from error
+    try:
+        columns = [str(column) for column in pq.read_schema(io.BytesIO(data)).names]
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{name} is damaged", why=str(error).splitlines()[0], fix="write the file again"
+        ) from error
+    _distinct(name, columns)
+
+    def read(wanted: Sequence[str], text: str) -> pd.DataFrame:
+        try:
+            frame = pq.read_table(io.BytesIO(data), columns=list(wanted)).to_pandas()
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{name} cannot be read", why=str(error).splitlines()[0]) from error
+        if not len(frame):
+            raise InputError(f"{name} has columns, but no rows")
+        return frame.reset_index()[list(wanted)]
+
+    return TableFile(name, tuple(columns), read)
+
+
+def _csv(name: str, data: bytes, separator: str, decimal: str) -> TableFile:
+    pd = pandas()
+    if b"\0" in data[:_HEAD]:
+        raise InputError(f"{name} is not text", fix="save the table as CSV (UTF-8) or parquet")
+    if not data.removeprefix(b"\xef\xbb\xbf").strip():
+        raise InputError(
+            f"{name} is empty", fix="give a table with the columns unique_id, ds and y"
+        )
+    head = data[:_HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().decode("utf-8", errors="replace")
+    first = re.split(r"\r\n|\r|\n", head)[0]
+    separator = separator or max(",;\t|", key=first.count)
+
+    def parse(**options: Any) -> pd.DataFrame:
+        try:
+            return pd.read_csv(
+                io.BytesIO(data), sep=separator, decimal=decimal, encoding="utf-8-sig",
+                keep_default_na=False, low_memory=False, **options,
+            )  # fmt: skip
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{name} is not UTF-8 text", why=str(error), fix="save it as CSV in UTF-8"
+            ) from error
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+            raise InputError(
+                f"{name} is no regular table",
+                why=str(error).strip().splitlines()[0],
+                fix="give every line as many fields as the first; quote those with a separator",
+            ) from error
+
+    # Without a header pandas would rename the second of two columns of the same name.
+    columns = [str(x).strip() for x in parse(nrows=1, header=None, dtype=str).iloc[0]]
+    _distinct(name, columns)
+
+    def read(wanted: Sequence[str], text: str) -> pd.DataFrame:
+        frame = parse(
+            header=None, skiprows=1, names=columns, index_col=False,
+            usecols=lambda column: column in wanted,
+            dtype={text: str} if text else None,
+            na_values={column: list(MISSING_WORDS) for column in wanted if column != text},
+        )  # fmt: skip
+        if not len(frame):
+            raise InputError(f"{name} has a line of column names, but no rows")
+        return frame[list(wanted)]
+
+    return TableFile(name, tuple(columns), read)
+
+
+def _distinct(name: str, columns: Sequence[str]) -> None:
+    named = [column for column in columns if column]
+    for column in named:
+        if named.count(column) > 1:
+            raise InputError(
+                f"{name} has {named.count(column)} columns called {column!r}",
+                fix="give every column a name of its own",
+            )
