@@ -1,4 +1,4 @@
-"""Validation while training: the share of peptides that each decoder gets exactly right.
+"""Validation while training: losses, and the share of peptides a decoder gets exactly right.
 
 Two sets: simulated spectra of held-out peptides, and real annotated spectra where there are any.
 Decoding is greedy and without the mass constraint, so that it is quick and shows the network alone.
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from seqgen.canvas import Canvas
-from seqgen.ctc import collapse
+from seqgen.ctc import collapse, ctc_loss
 from seqgen.decoders import Autoregressive, BlockDiffusion
 from seqgen.decoders.one_pass import whole_pass
 from seqgen.model import Context, SequenceModel
 from seqgen.training.hybrid import hybrid_context
+from seqgen.training.objectives import teacher_forcing
 from seqgen_peptides.annotated import read_annotated
 from seqgen_peptides.data import PeptideBatch, PeptideBatches
 from seqgen_peptides.model import PeptideModel
@@ -51,6 +52,7 @@ class Validation:
         found: dict[str, float] = {}
         for name, whole in self.sets.items():
             right: dict[str, int] = {}
+            losses: dict[str, float] = {}
             for start in range(0, len(whole.lengths_B), AT_ONCE):
                 part = _rows(whole, slice(start, start + AT_ONCE)).to(device)
                 for decoder, ids_BS in _decoded(model, part).items():
@@ -58,8 +60,22 @@ class Validation:
                     pairs = [_padded(x, width) for x in (ids_BS, part.targets_BS)]
                     hits = (pairs[0] == pairs[1]).all(dim=1).sum()
                     right[decoder] = right.get(decoder, 0) + int(hits)
-            found |= {f"{name}_{d}": hits / len(whole.lengths_B) for d, hits in right.items()}
+                for loss, value in _losses(model, part).items():
+                    losses[loss] = losses.get(loss, 0.0) + float(value) * len(part.lengths_B)
+            totals = {**right, **losses}
+            found |= {f"{name}_{key}": x / len(whole.lengths_B) for key, x in totals.items()}
         return found
+
+
+def _losses(model: PeptideModel, batch: PeptideBatch) -> dict[str, Tensor]:
+    """What tells two models apart before either gets many peptides right: nats a residue."""
+    context = model.listen(batch.spectra)
+    hidden = whole_pass(model.nar, _canvas(batch, model.config.slots), context)
+    logits = model.nar_logits(hidden)
+    return {
+        "ar_loss": teacher_forcing(model.ar, batch.targets_BS, batch.valid_BS, context=context),
+        "nar_loss": ctc_loss(logits, batch.targets_BS, batch.lengths_B, blank=PAD),
+    }
 
 
 def _decoded(model: PeptideModel, batch: PeptideBatch) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import gzip
 import io
 import re
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -174,21 +175,25 @@ def _csv(name: str, data: bytes, separator: str, decimal: str) -> TableFile:
         raise InputError(
             f"{name} is empty", fix="give a table with the columns unique_id, ds and y"
         )
-    head = data[:_HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().decode("utf-8", errors="replace")
+    data = data.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+    head = data[:_HEAD].decode("utf-8", errors="replace")
     first = re.split(r"\r\n|\r|\n", head)[0]
     separator = separator or max(",;\t|", key=first.count)
 
     def parse(**options: Any) -> pd.DataFrame:
         try:
-            return pd.read_csv(
-                io.BytesIO(data), sep=separator, decimal=decimal, encoding="utf-8-sig",
-                keep_default_na=False, low_memory=False, **options,
-            )  # fmt: skip
+            with warnings.catch_warnings():
+                # A line with too many fields would lose some with a mere warning.
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                return pd.read_csv(
+                    io.BytesIO(data), sep=separator, decimal=decimal, encoding="utf-8",
+                    keep_default_na=False, low_memory=False, **options,
+                )  # fmt: skip
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{name} is not UTF-8 text", why=str(error), fix="save it as CSV in UTF-8"
             ) from error
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError) as error:
             raise InputError(
                 f"{name} is no regular table",
                 why=str(error).strip().splitlines()[0],

@@ -6,7 +6,6 @@ Nothing ambiguous is guessed: dates of a form that could be read in two ways nee
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -177,9 +176,3 @@ def _nanoseconds(times: Any) -> tuple[Ints, Bools]:
     bad = np.isnat(moments) | (year < 1678) | (year > 2261)
     safe = np.where(bad, np.datetime64(0, "s"), moments)
     return safe.astype("datetime64[ns]").astype(np.int64), bad
-
-
-def shown(names: Sequence[str], most: int = 5) -> str:
-    """Some names of a list, for a message."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
