@@ -165,7 +165,7 @@ def draw(rows: list[dict[str, Any]], samples: int, path: Path) -> None:
         "autoreg": "statsmodels AutoReg",
         "exact": "exact",
         "levinson": "levinson (Yule-Walker)",
-        "sgd": "sgd (10 epochs, not converged)",
+        "sgd": "sgd (AR-Net, 10 epochs)",
     }
     for solver, label in labels.items():
         for axes, unit, factor in ((time_axes, "ms", 1e-3), (memory_axes, "mb", 1.0)):

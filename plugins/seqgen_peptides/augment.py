@@ -37,12 +37,12 @@ class AugmentConfig:
         precursor_ppm: of the precursor's error.
     """
 
-    intensity: float = 0.6
-    missing: float = 0.08
+    intensity: float = 0.7
+    missing: float = 0.12
     threshold: tuple[float, float] = (0.003, 0.05)
     losses: float = 0.3
-    noise: tuple[int, int] = (3, 120)
-    noise_level: tuple[float, float] = (0.004, 0.25)
+    noise: tuple[int, int] = (3, 150)
+    noise_level: tuple[float, float] = (0.004, 0.35)
     real_noise: float = 0.5
     mz_ppm: float = 3.0
     offset_ppm: float = 3.0

@@ -224,8 +224,8 @@ class _EncoderLayer(nn.Module):
     def forward(self, x_BTD: Tensor, mask: Tensor) -> Tensor:
         query, key, value = self.self_attn.project(x_BTD)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x_BTD = self.norm1(x_BTD + self.self_attn.merge(mixed))
-        out: Tensor = self.norm2(x_BTD + self.linear2(self.linear1.relu(x_BTD)))
+        x_BTD = self.norm1(_sum(self.self_attn.merge(mixed), x_BTD))
+        out: Tensor = self.norm2(_sum(self.linear2(self.linear1.relu(x_BTD)), x_BTD))
         return out
 
 
@@ -252,9 +252,9 @@ class _DecoderLayer(nn.Module):
         if cache is not None:
             key, value = cache.write(index, key, value)
         mixed = attend(query, key, value, view=view)
-        x_NRD = self.norm1(x_NRD + self.self_attn.merge(mixed))
-        x_NRD = self.norm2(x_NRD + self.multihead_attn.cross(x_NRD, index, context))
-        out: Tensor = self.norm3(x_NRD + self.linear2(self.linear1.relu(x_NRD)))
+        x_NRD = self.norm1(_sum(self.self_attn.merge(mixed), x_NRD))
+        x_NRD = self.norm2(_sum(self.multihead_attn.cross(x_NRD, index, context), x_NRD))
+        out: Tensor = self.norm3(_sum(self.linear2(self.linear1.relu(x_NRD)), x_NRD))
         return out
 
 
@@ -301,3 +301,8 @@ class _Attention(nn.Module):
     def _heads(self, x_BRD: Tensor, parts: int) -> list[Tensor]:
         split = x_BRD.view(*x_BRD.shape[:2], parts, self.heads, -1).permute(2, 0, 3, 1, 4)
         return list(split.unbind())
+
+
+def _sum(new: Tensor, x: Tensor) -> Tensor:
+    """A sublayer's output and the residual, added in place where no gradient may be asked for."""
+    return new + x if torch.is_grad_enabled() else new.add_(x)

@@ -9,11 +9,12 @@ Times may also stand in the columns year and quarter, or year and month (and day
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from seqgen.errors import InputError, did_you_mean
+from seqgen.errors import InputError
 
 Layout = Literal["auto", "long", "single", "wide"]
 
@@ -21,6 +22,8 @@ ID_NAMES = ("unique_id", "series_id", "item_id")
 TIME_NAMES = ("ds", "date", "datetime", "timestamp", "time")
 VALUE_NAMES = ("y", "value", "target")
 PART_NAMES = ("year", "quarter", "month", "day")
+_INDEX = ("Unnamed:", "__index_level_")
+"""What pandas calls an index without a name."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def find_columns(
     ):
         if wanted and wanted not in columns:
             raise InputError(
-                f"{name} has no column {wanted!r} ({label})", fix=did_you_mean(wanted, columns)
+                f"{name} has no column {wanted!r} ({label})", fix=_suggestion(wanted, columns)
             )
     if both := sorted(set(past) & set(future)):
         raise InputError(
@@ -98,14 +101,13 @@ def find_columns(
         unique = ""
     time = _times(name, columns, time_column)
     taken = {unique, *time, *past, *future, ""}
-    # pandas writes an index without a name.
-    rest = [c for c in columns if c not in taken and not c.startswith("Unnamed:")]
+    rest = [c for c in columns if c not in taken and not c.startswith(_INDEX)]
     value = value_column or _first(rest, VALUE_NAMES)
     if layout == "wide" or (layout == "auto" and not value and not unique):
         if not rest:
             raise _missing(name, columns, "values", VALUE_NAMES, "value_column")
         values = (value_column,) if value_column else tuple(rest)
-        unused = tuple(c for c in rest if c not in values)
+        unused = tuple(c for c in rest if value_column and c != value_column)
         return Columns("", time, values, tuple(past), tuple(future), True, unused)
     if not value and len(rest) == 1:
         value = rest[0]
@@ -136,6 +138,13 @@ def _missing(
 ) -> InputError:
     return InputError(
         f"{name} has no column of {what} ({', '.join(names)})",
-        why=f"its columns are {', '.join(columns[:20])}{', ...' if len(columns) > 20 else ''}",
-        fix=f"name it: --set {option}=COLUMN. {did_you_mean(names[0], columns)}",
+        fix=f"name it: --set {option}=COLUMN. {_suggestion(names[0], columns)}",
     )
+
+
+def _suggestion(wanted: str, columns: Sequence[str]) -> str:
+    """The nearest name, and the first ones of what may be thousands."""
+    close = difflib.get_close_matches(wanted, columns, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
+    return f"{hint}Its columns: {', '.join(columns[:20])}{more}"

@@ -8,10 +8,8 @@ Shapes: B windows, S slots, P patch length.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import Tensor
 from seqgen.errors import InputError
 from seqgen.seeds import item_seed
 from seqgen_time_series.model import ForecasterConfig
+from seqgen_time_series.readers import TableConfig, list_series
 from seqgen_time_series.simulate import simulate_many
 from seqgen_time_series.windows import Window, WindowBatch, window_of
 
@@ -31,7 +30,6 @@ HELD_OUT = 0.2
 """Share of a table's series, its end, that is not trained on."""
 SHORTEST = 12
 """Values of the shortest history."""
-MISSING = {"", "na", "nan", "null", "."}
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,8 @@ class TrainingBatch:
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same on another device."""
-        moved = {name: getattr(self.windows, name).to(device) for name in vars(self.windows)}
         return TrainingBatch(
-            WindowBatch(**moved),
+            self.windows.to(device),
             self.z_BSP.to(device),
             self.valid_BS.to(device),
             self.y_BH.to(device),
@@ -99,7 +96,7 @@ class WindowBatches:
         """The batch of a step. All its windows have the same number of slots."""
         rng = np.random.default_rng(item_seed(self.seed, f"batch {step * world + rank}"))
         slots = int(np.exp(rng.uniform(0.0, np.log(self.config.slots + 1))))
-        cuts = []
+        cuts: list[tuple[Window, Floats]] = []
         while len(cuts) < self.size:
             pool = self.real if rng.random() < self.real_share else self.simulated
             series = pool[int(rng.integers(len(pool)))]
@@ -134,9 +131,7 @@ def window_and_future(
     past, steps = series.y[:origin], slots * config.patch
     if not np.isfinite(past).any():
         return None
-    window = window_of(
-        past, series.season, patch=config.patch, context=config.context, slots=slots
-    )
+    window = window_of(past, series.season, patch=config.patch, context=config.context, slots=slots)
     future = np.full(steps, np.nan)
     known = series.y[origin : origin + steps]
     future[: len(known)] = known
@@ -150,7 +145,7 @@ def collate(cuts: Sequence[tuple[Window, Floats]], config: ForecasterConfig) -> 
     windows = WindowBatch.of([window for window, _ in cuts])
     y_BH = torch.from_numpy(np.stack([future for _, future in cuts]))
     z_BH = (y_BH - windows.level_B[:, None]) / windows.scale_B[:, None]
-    z_BSP = z_BH.unflatten(1, (-1, config.patch))
+    z_BSP = z_BH.view(len(cuts), -1, config.patch)
     valid_BS = z_BSP.isfinite().all(dim=-1)
     return TrainingBatch(windows, z_BSP.nan_to_num(0.0).float(), valid_BS, y_BH)
 
@@ -160,63 +155,19 @@ def simulated_series(count: int, *, seed: int) -> list[TrainingSeries]:
     return [TrainingSeries(found.y, found.season) for found in simulate_many(count, seed=seed)]
 
 
-def table_series(folder: Path) -> tuple[list[TrainingSeries], list[TrainingSeries]]:
-    """The series of every CSV file: their first part to train on, and the whole of them.
-
-    A table has a row a time, in order, and a series a column. Its season comes from its columns
-    `year` and `quarter` or `month`, or from how far its dates lie apart.
+def table_series(source: Path) -> tuple[list[TrainingSeries], list[TrainingSeries]]:
+    """The series of tables in any layout that `readers` knows: their first part to train on, and
+    the whole of them. Missing values stay missing.
 
     Raises:
-        InputError: no file, or one that is no such table.
+        InputError: no table, or a series that cannot be read.
     """
-    files = sorted(folder.glob("*.csv")) if folder.is_dir() else [folder]
-    if not files:
-        raise InputError(f"{folder} holds no CSV file", fix="--data FOLDER with *.csv")
-    whole = [series for file in files for series in _columns(file)]
+    whole = []
+    for series in list_series(str(source), TableConfig(missing="keep")):
+        if series.problem is not None:
+            raise series.problem
+        whole.append(TrainingSeries(series.y, series.season))
     return [
         TrainingSeries(series.y[: round(len(series.y) * (1 - HELD_OUT))], series.season)
         for series in whole
     ], whole
-
-
-_TIMES = {"ds", "date", "time", "timestamp", "year", "quarter", "month", "day", "unique_id"}
-
-
-def _columns(file: Path) -> Iterator[TrainingSeries]:
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [row for row in csv.reader(stream.read().splitlines()) if row]
-    if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
-        raise InputError(f"{file} is not a table", fix="a header and rows of as many fields")
-    names = [name.strip().lower() for name in rows[0]]
-    times = [place for place, name in enumerate(names) if name in _TIMES]
-    season = _season(file, {names[place]: [row[place] for row in rows[1:]] for place in times})
-    for place in range(len(names)):
-        if place in times:
-            continue
-        try:
-            y = [_number(row[place]) for row in rows[1:]]
-        except ValueError as error:
-            raise InputError(f"{file}, column {rows[0][place]!r}: {error}") from error
-        yield TrainingSeries(np.array(y), season)
-
-
-def _number(text: str) -> float:
-    return float("nan") if text.strip().lower() in MISSING else float(text)
-
-
-def _season(file: Path, times: dict[str, list[str]]) -> int:
-    for name, season in (("quarter", 4), ("month", 12), ("year", 1)):
-        if name in times:
-            return season
-    if not times:
-        return 1
-    found = next(iter(times.values()))
-    try:
-        days = [date.fromisoformat(text.strip()[:10]).toordinal() for text in found[:200]]
-    except ValueError as error:
-        raise InputError(f"{file}: {error}", fix="dates as YYYY-MM-DD or YYYYMMDD") from error
-    apart = float(np.median(np.diff(days))) if len(days) > 1 else 1.0
-    for longest, season in ((0.5, 24), (1.5, 7), (8.0, 52), (32.0, 12), (93.0, 4)):
-        if apart <= longest:
-            return season
-    return 1

@@ -18,7 +18,8 @@ from seqgen.canvas import Canvas
 from seqgen.decoders import Autoregressive, BlockDiffusion, Hybrid, NonAutoregressive
 from seqgen.decoders.base import Decoder, Generated
 from seqgen.domain import Plan
-from seqgen.heads import QuantileHead
+from seqgen.heads import QuantileFunction
+from seqgen.heads.continuous import level_tensor
 from seqgen.logits import Sampling
 from seqgen.seeds import item_seed
 from seqgen_time_series.model import Forecaster, WindowContext, decode_values
@@ -53,13 +54,16 @@ def plan_windows(
 ) -> Plan:
     """The parts of one batch's decoding."""
     assert context.base_BSP is not None
+    assert context.windows is not None
     shape, device = context.base_BSP.shape, context.base_BSP.device
+    lengths = context.windows.slots
     if decoder == "nar":
-        canvas = Canvas(torch.zeros(shape, device=device), seeds=seeds_B)
+        canvas = Canvas(torch.zeros(shape, device=device), length=lengths, seeds=seeds_B)
         return Plan(NonAutoregressive(), model.nar, canvas, context)
     paths = config.paths
     rows = torch.zeros(shape[0] * paths, *shape[1:], device=device)
-    canvas = Canvas(rows, seeds=path_seeds(seeds_B, paths))
+    lengths = tuple(length for length in lengths for _ in range(paths))
+    canvas = Canvas(rows, length=lengths, seeds=path_seeds(seeds_B, paths))
     sampling = Sampling(temperature=config.temperature)
     chosen: Decoder = Autoregressive(sampling=sampling)
     if decoder == "hybrid":
@@ -91,23 +95,18 @@ def paths_of(generated: Generated, context: WindowContext) -> Tensor:
     """Sample paths y [B, N, S P], float64, of a decoder in `SAMPLED`."""
     assert context.base_BSP is not None
     batch = len(context.base_BSP)
-    v_BNSP = generated.values.unflatten(0, (batch, -1))
+    v_BNSP = generated.values.view(batch, -1, *generated.values.shape[1:])
     return decode_values(v_BNSP.movedim(1, -1), context).flatten(1, 2).movedim(-1, 1)
 
 
-def quantiles_of(
-    model: Forecaster,
-    decoder: str,
-    generated: Generated,
-    context: WindowContext,
-    levels: Sequence[float],
-) -> Tensor:
-    """Quantiles y [B, S P, L], float64, of a decoded batch."""
-    if decoder in SAMPLED:
+def quantiles_of(generated: Generated, context: WindowContext, levels: Sequence[float]) -> Tensor:
+    """Quantiles y [B, S P, L], float64, of a decoded batch: of its paths, if there are any."""
+    assert context.base_BSP is not None
+    if len(generated.values) > len(context.base_BSP):
         y_BNH = paths_of(generated, context)
         at = torch.tensor(levels, dtype=torch.float64, device=y_BNH.device)
         return y_BNH.quantile(at, dim=1).movedim(0, -1)
-    assert isinstance(model.nar.head, QuantileHead)
     assert generated.parameters is not None
-    v_BSPL = model.nar.head.distribution(generated.parameters).quantile(levels)
+    known_K = level_tensor(context.levels, generated.parameters)
+    v_BSPL = QuantileFunction(known_K, generated.parameters).quantile(levels)
     return decode_values(v_BSPL, context).flatten(1, 2)

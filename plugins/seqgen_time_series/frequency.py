@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,12 +172,12 @@ def time_texts(ds: Times) -> list[str] | list[int]:
         counts: list[int] = ds.astype(np.int64).tolist()
         return counts
     ns = ds.astype("datetime64[ns]").astype(np.int64)
-    unit = next(
+    unit: Any = next(
         name
         for name, size in (("D", DAY), ("s", 10**9), ("ms", 10**6), ("us", 10**3), ("ns", 1))
         if not (ns % size).any()
     )
-    texts: list[str] = np.datetime_as_string(ds.astype("datetime64[ns]"), unit=unit).tolist()
+    texts: list[str] = np.datetime_as_string(ns.view("datetime64[ns]"), unit=unit).tolist()
     return texts
 
 

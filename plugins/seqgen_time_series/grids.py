@@ -79,16 +79,12 @@ def find_grids(
         kind_S = np.full(len(starts_S), given.kind, dtype=np.int64)
         step_S = np.full(len(starts_S), given.step, dtype=np.int64)
     months_S = (kind_S == Kind.MONTHS) | (kind_S == Kind.MONTH_ENDS)
-    # The 31st of January alone may be either; a month's first day is never its end.
-    ends_S = months_S & same_end_S & (~same_day_S | (until_N[starts_S] == DAY))
-    kind_S[months_S] = Kind.MONTHS
-    kind_S[ends_S] = Kind.MONTH_ENDS
+    # Of years, each 31st of December is both the same day and the month's last one: an end.
+    kind_S[months_S] = np.where(same_end_S[months_S], Kind.MONTH_ENDS, Kind.MONTHS)
     return _placed(kind_S, step_S, time_N, starts_S, series_N)
 
 
-def _placed(
-    kind_S: Ints, step_S: Ints, time_N: Ints, starts_S: Ints, series_N: Ints
-) -> Grids:
+def _placed(kind_S: Ints, step_S: Ints, time_N: Ints, starts_S: Ints, series_N: Ints) -> Grids:
     place_N = np.zeros_like(time_N)
     on_grid_N = np.ones(len(time_N), dtype=bool)
     kind_N, step_N = kind_S[series_N], np.maximum(step_S, 1)[series_N]
@@ -109,9 +105,7 @@ def _placed(
             month, into, until = month_places(time)
             first_month, first_into, first_until = month_places(first)
             moved = month - first_month
-            exact = (
-                until == first_until if kind == Kind.MONTH_ENDS else into == first_into
-            )
+            exact = until == first_until if kind == Kind.MONTH_ENDS else into == first_into
         place_N[rows], rest = np.divmod(moved, step)
         on_grid_N[rows] = exact & (rest == 0)
     return Grids(kind_S, step_S, place_N, on_grid_N)

@@ -62,7 +62,7 @@ class MesaConfig:
         duration: time of the flow, in units of 1 / ((T - 2) k2 a b): the curvature at the solution.
         steps: steps of sgd.
         batch: sequences of an sgd step.
-        learning_rate: of sgd in the same unit; it falls to zero over the second half.
+        learning_rate: of sgd in the same unit, over the first tenth of the steps; then it falls.
         seed: of the sequences.
         probes: fresh sequences on which the trained layer is compared with a gradient step.
     """
@@ -304,7 +304,9 @@ def _descend(
             size=config.size,
         )
         values, keys = loss_gradient(layer, x_NTD)
-        rate = config.learning_rate * unit * min(1.0, 2.0 * (1.0 - (step - 1) / config.steps))
+        # Constant at first, then as 1/step: the noise of all later samples is averaged.
+        later = max(step - 0.1 * config.steps, 0.0)
+        rate = config.learning_rate * unit / (1.0 + 0.1 * later)
         layer = Layer(layer.values_DK - rate * values, layer.keys_KK - rate * keys)
         if step % every == 0 or step == config.steps:
             history.append(_snapshot(float(step), layer, expected, config))

@@ -5,9 +5,9 @@
     open slots -> decoder -> head           what comes on top, in units of the window's own errors
 
 One slot of the canvas is one patch of P future values v = asinh((z - base) / unit). The skip is
-linear in the values; its weights depend on the window, and begin as seasonal naive. So an untrained
-model forecasts seasonal naive, and training can only look for something better. The arcsinh keeps
-rare large errors within reach of every head, and quantiles pass through it unharmed.
+linear in the simple forecasts; its weights depend on the window. It begins as one of them: the
+exact autoregression of the history's seasonal differences, which training goes on from. The arcsinh
+keeps rare large errors within reach of every head, and quantiles pass through it unharmed.
 
 | decoder | inputs | head |
 |---|---|---|
@@ -100,10 +100,12 @@ class WindowContext(Context):
     Attributes:
         windows: what was encoded.
         base_BSP: the linear skip's forecast, in units of the scale.
+        levels: of the quantiles that `nar` gives.
     """
 
     windows: WindowBatch | None = None
     base_BSP: Tensor | None = None
+    levels: tuple[float, ...] = ()
 
     def repeated(self, times: int) -> WindowContext:
         """Every row this often, one after another; the windows stay as they are."""
@@ -133,6 +135,7 @@ class Forecaster(nn.Module):
         self.nar = self._decoder("nar")
         self.ar = self._decoder("ar")
         self.hybrid = self._decoder("hybrid")
+        self.memory = DraftMemory(config)
         self.block = self._decoder("block")
 
     def listen(self, windows: WindowBatch) -> WindowContext:
@@ -149,6 +152,7 @@ class Forecaster(nn.Module):
             given_BSD=self.given(torch.cat([apart, windows.facts_BSG], dim=-1)),
             windows=windows,
             base_BSP=base_BSP,
+            levels=self.config.levels,
         )
 
     def decoder(self, name: DecoderName) -> SequenceModel:
@@ -159,7 +163,7 @@ class Forecaster(nn.Module):
 
     def first_pass(self) -> FirstPass:
         """The direct pass whose last states `hybrid` attends to."""
-        return FirstPass(model=self.nar)
+        return FirstPass(model=self.nar, memory=self.memory)
 
     def _decoder(self, name: DecoderName) -> SequenceModel:
         c = self.config
@@ -218,10 +222,36 @@ class PatchEncoder(nn.Module):
         return states_BTD
 
 
+class DraftMemory(nn.Module):
+    """The context of `hybrid`: the last states of `nar`, marked by slot, then those of the history.
+
+    The history's states say themselves how old they are, wherever they stand: rows of a batch are
+    padded in front.
+    """
+
+    def __init__(self, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.slot = nn.Embedding(config.slots, config.width)
+        nn.init.normal_(self.slot.weight, std=config.width**-0.5)
+
+    def forward(
+        self, states_BSD: Tensor, valid_BS: Tensor | None, context: Context | None
+    ) -> Context:
+        assert context is not None
+        assert context.states_BTD is not None
+        slots_S = torch.arange(states_BSD.shape[1], device=states_BSD.device)
+        states = torch.cat([states_BSD + self.slot(slots_S), context.states_BTD], dim=1)
+        valid = context.valid_BT
+        if valid is not None:
+            own_BS = valid.new_ones(states_BSD.shape[:2]) if valid_BS is None else valid_BS
+            valid = torch.cat([own_BS, valid], dim=1)
+        return replace(context, states_BTD=states, valid_BT=valid, layers=())
+
+
 class LinearSkip(nn.Module):
     """A sum of the simple forecasts with weights for every slot of a window.
 
-    Without training the first weight is 1 and the others are 0: seasonal naive.
+    Without training the last weight is 1 and the others are 0.
     """
 
     def __init__(self, config: ForecasterConfig) -> None:
@@ -232,7 +262,7 @@ class LinearSkip(nn.Module):
         nn.init.zeros_(self.weights.weight)
         nn.init.zeros_(self.weights.bias)
         with torch.no_grad():
-            self.weights.bias[0] = 1.0
+            self.weights.bias[-1] = 1.0
 
     def forward(self, windows: WindowBatch, last_BD: Tensor) -> Tensor:
         """The base [B, S, P] in units of the scale; `last_BD` is the newest patch's state."""

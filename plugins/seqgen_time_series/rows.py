@@ -104,6 +104,8 @@ def make_rows(frame: pd.DataFrame, columns: Columns, moments: Moments, single: s
 
     found = {name: to_numbers(frame[name]) for name in (*columns.past, *columns.future)}
     parts = [to_numbers(frame[column]) for column in columns.values]
+    if not parts:  # a table of future columns alone
+        parts = [(np.full(count, np.nan), np.zeros(count, dtype=bool))]
     numbers = {Y: np.concatenate([values for values, _ in parts])}
     text = {Y: np.concatenate([marks for _, marks in parts])}
     for name, (values, marks) in found.items():

@@ -6,6 +6,7 @@ the prior is wide on purpose, since a model can only handle what it has seen of:
 | component | drawn |
 |---|---|
 | season | 1 (none), 4, 7, 12, 24, 52, 96, 168, 288; up to 5 harmonics, or a profile with peaks |
+| hidden cycle | a period that the season does not tell, sometimes |
 | second season | seven of the first, sometimes |
 | change of the season | its amplitude drifts as a random walk, sometimes |
 | trend | none, linear, piecewise linear, a random walk, a damped slope |
@@ -120,7 +121,9 @@ def _trend(rng: np.random.Generator, length: int) -> Floats:
 
 def _seasons(rng: np.random.Generator, length: int, season: int) -> Floats:
     if season == 1:
-        return np.zeros(length)
+        if rng.random() < 0.7:
+            return np.zeros(length)
+        return _season(rng, length, int(rng.integers(5, 31)))
     found = _season(rng, length, season)
     if rng.random() < 0.3 and length > 21 * season:
         found = found + rng.uniform(0.2, 1.0) * _season(rng, length, 7 * season)
@@ -134,7 +137,9 @@ def _season(rng: np.random.Generator, length: int, season: int) -> Floats:
         profile = np.zeros(season)
         for harmonic in range(1, int(rng.integers(1, 6)) + 1):
             phase = rng.uniform(0, 2 * np.pi)
-            profile += rng.normal() / harmonic * np.sin(2 * np.pi * harmonic * time / season + phase)
+            profile += (
+                rng.normal() / harmonic * np.sin(2 * np.pi * harmonic * time / season + phase)
+            )
     else:
         profile = rng.normal(size=season) * (rng.random(season) < rng.uniform(0.1, 0.9))
         width = max(1, season // 12)

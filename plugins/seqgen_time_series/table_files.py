@@ -6,28 +6,45 @@ return too), begin with a byte-order mark, be packed with gzip, or come from sta
 
 from __future__ import annotations
 
+import difflib
 import glob
 import gzip
 import io
+import os
 import re
 import sys
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqgen.errors import InputError, PluginError, did_you_mean
+from seqgen.errors import InputError, PluginError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
-MISSING_WORDS = ("", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A")
+MISSING_WORDS = (
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "NaN",
+    "nan",
+    "-nan",
+    "NULL",
+    "null",
+    "None",
+    "<NA>",
+    "#N/A",
+)
 """What counts as a missing number. The id column has none: a series may be called NA."""
 
 _HEAD = 1 << 16
+_EXTRA = "\0"
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -74,8 +91,7 @@ def find_tables(source: str) -> list[Path]:
         if not found:
             raise InputError(f"no file matches {source}", fix="check the pattern and the folder")
         return found
-    names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(f"{source} does not exist", fix=did_you_mean(path.name, names[:1000]))
+    raise InputError(f"{source} does not exist", fix=_similar(path))
 
 
 def open_table(path: Path, *, separator: str = "", decimal: str = ".") -> TableFile:
@@ -131,6 +147,34 @@ def pandas() -> Any:
     return pd
 
 
+def pyarrow() -> Any:
+    """The pyarrow module.
+
+    Raises:
+        PluginError: it is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError as error:
+        raise PluginError(
+            "parquet needs pyarrow, which is not installed",
+            why=str(error),
+            fix="pip install pyarrow (the extra time-series of seqgen-kit)",
+        ) from error
+    return pa
+
+
+def _similar(path: Path) -> str:
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return f"the folder {path.parent} does not exist either"
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if close:
+        return f"did you mean {path.parent / close[0]}?"
+    return "check the path; a relative one counts from the current folder"
+
+
 def _is_table(path: Path) -> bool:
     name = path.name.lower()
     return name.endswith(SUFFIXES) and not name.startswith(".") and path.is_file()
@@ -138,15 +182,9 @@ def _is_table(path: Path) -> bool:
 
 def _parquet(name: str, data: bytes) -> TableFile:
     pandas()
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise PluginError(
-            "parquet cannot be read: pyarrow is not installed",
-            why=str(error),
-            fix="pip install pyarrow (the extra time-series of seqgen-kit)",
-        ) from error
+    pa = pyarrow()
+    import pyarrow.parquet as pq
+
     try:
         columns = [str(column) for column in pq.read_schema(io.BytesIO(data)).names]
     except (pa.ArrowException, OSError) as error:
@@ -161,7 +199,7 @@ def _parquet(name: str, data: bytes) -> TableFile:
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{name} cannot be read", why=str(error).splitlines()[0]) from error
         if not len(frame):
-            raise InputError(f"{name} has columns, but no rows")
+            raise InputError(f"{name} has columns, but no rows", fix="give it rows")
         return frame.reset_index()[list(wanted)]
 
     return TableFile(name, tuple(columns), read)
@@ -180,7 +218,7 @@ def _csv(name: str, data: bytes, separator: str, decimal: str) -> TableFile:
     first = re.split(r"\r\n|\r|\n", head)[0]
     separator = separator or max(",;\t|", key=first.count)
 
-    def parse(**options: Any) -> pd.DataFrame:
+    def parse(**options: Any) -> Any:
         try:
             with warnings.catch_warnings():
                 # A line with too many fields would lose some with a mere warning.
@@ -204,25 +242,34 @@ def _csv(name: str, data: bytes, separator: str, decimal: str) -> TableFile:
     columns = [str(x).strip() for x in parse(nrows=1, header=None, dtype=str).iloc[0]]
     _distinct(name, columns)
 
-    def read(wanted: Sequence[str], text: str) -> pd.DataFrame:
+    def read(wanted: Sequence[str], text: str) -> Any:
+        # Every column is parsed, and one more: pandas would quietly take a first column without a
+        # name as the index, or leave out fields behind the last name.
         frame = parse(
-            header=None, skiprows=1, names=columns, index_col=False,
-            usecols=lambda column: column in wanted,
-            dtype={text: str} if text else None,
-            na_values={column: list(MISSING_WORDS) for column in wanted if column != text},
-        )  # fmt: skip
+            header=None,
+            skiprows=1,
+            names=[*columns, _EXTRA],
+            dtype={_EXTRA: str} | ({text: str} if text else {}),
+            na_values={column: list(MISSING_WORDS) for column in columns if column != text},
+        )
+        more = frame.index[frame[_EXTRA].fillna("") != ""]
+        if len(more):
+            raise InputError(
+                f"{name} is no regular table",
+                why=f"row {more[0] + 1} has more fields than the {len(columns)} names of the first",
+                fix="name every column, and quote fields that hold a separator",
+            )
         if not len(frame):
-            raise InputError(f"{name} has a line of column names, but no rows")
+            raise InputError(f"{name} has a line of column names, but no rows", fix="give it rows")
         return frame[list(wanted)]
 
     return TableFile(name, tuple(columns), read)
 
 
 def _distinct(name: str, columns: Sequence[str]) -> None:
-    named = [column for column in columns if column]
-    for column in named:
-        if named.count(column) > 1:
+    for column, count in Counter(columns).items():
+        if column and count > 1:
             raise InputError(
-                f"{name} has {named.count(column)} columns called {column!r}",
+                f"{name} has {count} columns called {column!r}",
                 fix="give every column a name of its own",
             )

@@ -5,6 +5,7 @@ Nothing ambiguous is guessed: dates of a form that could be read in two ways nee
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 _DATES = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y%m%d")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])", re.IGNORECASE)
+
+
+_ZONE = re.compile(r":\d\d.*(?:Z|[+-]\d\d:?\d\d)$")
+_ZONED = "%s: times with a zone are taken, and shown, in UTC"
+_LOG = logging.getLogger("seqgen")
 
 
 class Moments:
@@ -60,9 +66,14 @@ def read_times(frame: pd.DataFrame, name: str, *, time_format: str, dated: bool)
         column = frame.iloc[:, 0]
         if isinstance(column.dtype, pd.CategoricalDtype):
             column = column.astype(column.cat.categories.dtype)
+        numeric = pd.api.types.is_numeric_dtype(column)
+        if numeric and time_format:  # 202401 is a number to pandas
+            column, numeric = _digits(column), False
         if pd.api.types.is_datetime64_any_dtype(column):
+            if column.dt.tz is not None:
+                _LOG.warning(_ZONED, name)
             found = _nanoseconds(column)
-        elif pd.api.types.is_numeric_dtype(column):
+        elif numeric:
             numbers = _from_numbers(column, dated)
             if isinstance(numbers, Moments):
                 return numbers
@@ -122,12 +133,22 @@ def _from_numbers(column: pd.Series, dated: bool) -> Moments | tuple[Ints, Bools
     return Moments(value_N, bad_N, True, column.to_frame())
 
 
+def _digits(column: pd.Series) -> pd.Series:
+    """Whole numbers as texts, without the point that missing ones bring."""
+    whole = column.where(column == column.round()).astype("Int64").astype(object)
+    return whole.where(column.isna() | whole.notna(), column.astype(object)).map(
+        str, na_action="ignore"
+    )
+
+
 def _from_texts(column: pd.Series, name: str, time_format: str) -> tuple[Ints, Bools]:
     """Every distinct text is read once: series of a table mostly share their times."""
     import pandas as pd
 
     codes, texts = pd.factorize(column)
     texts = pd.Series(texts).astype(str).str.strip()
+    if texts.str.contains(_ZONE).any():
+        _LOG.warning(_ZONED, name)
     if time_format:
         times = _parsed(texts, time_format)
     else:
@@ -152,12 +173,15 @@ def _other_form(texts: pd.Series, name: str) -> Any:
             times = _parsed(texts, date + clock)
             if not times.isna().any():
                 fits[date + clock] = times
-    if len(fits) > 1 and not all(next(iter(fits.values())).equals(times) for times in fits.values()):
+    first = next(iter(fits.values()), None)
+    if first is None:
+        return _parsed(texts, "ISO8601")
+    if not all(first.equals(times) for times in fits.values()):
         raise InputError(
             f"{name}: times such as {texts.iloc[0]!r} can be read as {' and as '.join(fits)}",
             fix=f"say which: --set time_format='{next(iter(fits))}'",
         )
-    return next(iter(fits.values()), _parsed(texts, "ISO8601"))
+    return first
 
 
 def _parsed(texts: pd.Series, form: str) -> Any:

@@ -2,8 +2,8 @@
 
 Every step draws windows with the same number of slots. The linear skip has a loss of its own (how
 far its base lies from the values), `nar` the pinball loss of all slots in one pass, `ar` and
-`hybrid` teacher forcing, `block` the masked loss over [noisy | clean]. `hybrid` sees the last states
-of `nar` but does not move them.
+`hybrid` teacher forcing, `block` the masked loss over [noisy | clean]. `hybrid` sees the last
+states of `nar` but does not move them.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ WEIGHTS = {"nar": 4.0, "base": 2.0}
 class ForecastTask:
     """What `seqgen train --plugin time-series` offers.
 
-    Without `--data` only simulated series are trained on; `--data` is a CSV file or a folder of
-    them, one series a column (`data.table_series`).
+    Without `--data` only simulated series are trained on; `--data` is a table or a folder of them,
+    as `seqgen run` reads them.
     """
 
     presets: Mapping[str, tuple[Any, FitConfig]] = PRESETS
@@ -135,9 +135,7 @@ class ForecastTask:
 class ForecastRun:
     """The model, its batches and its losses."""
 
-    def __init__(
-        self, model: Forecaster, batches: WindowBatches, validation: Validation
-    ) -> None:
+    def __init__(self, model: Forecaster, batches: WindowBatches, validation: Validation) -> None:
         self.model = model
         self.batches = batches
         self.validation = validation

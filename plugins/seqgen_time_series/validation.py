@@ -13,9 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from seqgen_time_series.data import HELD_OUT, TrainingSeries, collate, window_and_future
+from seqgen_time_series.data import (
+    HELD_OUT,
+    Floats,
+    TrainingSeries,
+    collate,
+    window_and_future,
+)
 from seqgen_time_series.decoding import DecodingConfig, plan_windows, quantiles_of
 from seqgen_time_series.model import Forecaster, ForecasterConfig
+from seqgen_time_series.windows import Window
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 SLOTS = 3
@@ -71,16 +78,18 @@ class Validation:
                     found |= {f"{prefix}_{key}": value for key, value in scores.items()}
         return found
 
-    def _scores(self, model: Forecaster, decoder: str, cuts: list[object]) -> dict[str, float]:
+    def _scores(
+        self, model: Forecaster, decoder: str, cuts: Sequence[tuple[Window, Floats]]
+    ) -> dict[str, float]:
         device = next(model.parameters()).device
         apart, pinball, naive, covered = [], [], [], []
         for start in range(0, len(cuts), BATCH):
-            batch = collate(cuts[start : start + BATCH], self.config).to(device)  # type: ignore[arg-type]
+            batch = collate(cuts[start : start + BATCH], self.config).to(device)
             seeds_B = torch.arange(len(batch.y_BH)) + self.seed + start
             with torch.inference_mode():
                 context = model.listen(batch.windows)
                 plan = plan_windows(model, context, decoder, self.decoding, seeds_B)
-                q = quantiles_of(model, decoder, plan.run(), context, LEVELS).cpu().numpy()
+                q = quantiles_of(plan.run(), context, LEVELS).cpu().numpy()
             y = batch.y_BH.cpu().numpy()
             windows = batch.windows
             simple = windows.simple_BSPJ[..., 0].flatten(1).double()
@@ -101,5 +110,5 @@ class Validation:
         }
 
 
-def _geometric(ratios: np.ndarray) -> float:  # type: ignore[type-arg]
+def _geometric(ratios: Floats) -> float:
     return float(np.exp(np.log(ratios.clip(1e-3, 1e3)).mean()))

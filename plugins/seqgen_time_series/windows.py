@@ -5,9 +5,10 @@ times the forecast of y, plus b (a > 0). The level is the median of the context,
 absolute deviation as a standard deviation: one outlier moves neither much.
 
 Beside the patches a window holds, for every step of the horizon, J simple forecasts (seasonal
-naive of the last J' seasons, with drift, level-corrected, the last value, ...), and for every slot
-the mean error that seasonal naive had so far ahead in this history: the unit in which a model's
-values are given. A constant history has scale 0, and every forecast of it is that constant.
+naive of the last seasons, with drift, level-corrected, the last value, autoregressions of this
+history, ...), and for every slot the mean error that seasonal naive had so far ahead in it: the
+unit in which a model's values are given. A constant history has scale 0, and every forecast of it
+is that constant.
 
 A missing value (NaN) enters a patch as 0 with its flag unset; only the simple forecasts look back
 to the value before it.
@@ -19,7 +20,7 @@ forecasts, G facts a slot, B windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,15 +28,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqgen.errors import InputError
+from seqgen_time_series.linear.model import ARNet
 
 Floats = NDArray[np.float64]
 
 SEASONS = 8
 """Seasons that the simple forecasts look back."""
-SIMPLE = SEASONS + 4
-"""Simple forecasts J; the first is seasonal naive."""
+SIMPLE = SEASONS + 6
+"""Simple forecasts J; the first is seasonal naive, the last an autoregression."""
 FACTS = 7
 """Facts of a slot G."""
+RECENT = 1500
+"""Values to which the autoregressions are fitted."""
 FINEST = 1e-3
 """Smallest unit, as a share of the scale: of a history that repeats exactly."""
 GAUSSIAN = 1.2533
@@ -68,6 +72,7 @@ class WindowBatch:
 
     Attributes:
         valid_BT: patches in use.
+        slots: of each row; those behind are padding.
     """
 
     patches_BTE: Tensor
@@ -77,10 +82,11 @@ class WindowBatch:
     facts_BSG: Tensor
     level_B: Tensor
     scale_B: Tensor
+    slots: tuple[int, ...]
 
     @classmethod
     def of(cls, windows: Sequence[Window], device: torch.device | str = "cpu") -> WindowBatch:
-        """Stack windows of the same number of slots."""
+        """Stack windows."""
         longest = max(len(window.patches_TE) for window in windows)
         width = windows[0].patches_TE.shape[1]
         patches = np.zeros((len(windows), longest, width), np.float32)
@@ -89,17 +95,37 @@ class WindowBatch:
             patches[row, longest - len(window.patches_TE) :] = window.patches_TE
             valid[row, longest - len(window.patches_TE) :] = True
 
-        def stacked(name: str) -> Tensor:
-            return torch.from_numpy(np.stack([getattr(w, name) for w in windows])).to(device)
+        slots = tuple(len(window.unit_S) for window in windows)
+
+        def stacked(name: str, filling: float = 0.0) -> Tensor:
+            parts = [getattr(window, name) for window in windows]
+            padded = np.full((len(parts), max(slots), *parts[0].shape[1:]), filling, np.float32)
+            for row, part in enumerate(parts):
+                padded[row, : len(part)] = part
+            return torch.from_numpy(padded).to(device)
 
         return cls(
             patches_BTE=torch.from_numpy(patches).to(device),
             valid_BT=torch.from_numpy(valid).to(device),
             simple_BSPJ=stacked("simple_SPJ"),
-            unit_BS=stacked("unit_S"),
+            unit_BS=stacked("unit_S", 1.0),
             facts_BSG=stacked("facts_SG"),
             level_B=torch.tensor([w.level for w in windows], dtype=torch.float64, device=device),
             scale_B=torch.tensor([w.scale for w in windows], dtype=torch.float64, device=device),
+            slots=slots,
+        )
+
+    def to(self, device: torch.device) -> WindowBatch:
+        """The same on another device."""
+        return replace(
+            self,
+            patches_BTE=self.patches_BTE.to(device),
+            valid_BT=self.valid_BT.to(device),
+            simple_BSPJ=self.simple_BSPJ.to(device),
+            unit_BS=self.unit_BS.to(device),
+            facts_BSG=self.facts_BSG.to(device),
+            level_B=self.level_B.to(device),
+            scale_B=self.scale_B.to(device),
         )
 
     def __len__(self) -> int:
@@ -176,7 +202,7 @@ def _patches(
     if len(z) > season:
         both = known[season:] & known[:-season]
         differences[season:] = np.where(both, (z[season:] - z[:-season]) / unit, 0.0)
-    values = np.arcsinh(np.stack([np.where(known, z, 0.0), known * np.sinh(1.0), differences]))
+    values = np.stack([np.arcsinh(np.where(known, z, 0.0)), known, np.arcsinh(differences)])
     values = values[:, -span:]
     lead = -values.shape[1] % patch
     values = np.pad(values, ((0, 0), (lead, 0)))
@@ -211,8 +237,41 @@ def _simple(z: Floats, season: int, steps: int) -> NDArray[np.float32]:
         naive_H + drift * seasons_ahead,
         naive_H + corrected,
         np.full(steps, z[-max(season, 8) :].mean()),
+        _autoregression(z[-RECENT:], 2 * season + 2 if season <= 12 else 24, steps, naive_H),
+        _differenced(z[-RECENT - season :], season, steps, naive_H),
     ]
     return np.concatenate([seasonal_HJ, np.stack(rest, axis=1)], axis=1).astype(np.float32)
+
+
+def _autoregression(x: Floats, lags: int, steps: int, otherwise: Floats) -> Floats:
+    """The forecast [H] of a ridge autoregression; `otherwise` where there is too little to fit.
+
+    It is held within three times the range of the values: an unstable fit must not run away.
+    """
+    from scipy.signal import lfilter, lfiltic
+
+    lags = min(lags, (len(x) - 2) // 3)
+    low, high = float(x.min()), float(x.max())
+    if lags < 1 or not high > low:
+        return otherwise
+    with np.errstate(invalid="ignore"):  # of standard errors, which nobody asks for here
+        fitted = ARNet(lags=lags, penalty="ridge").fit(x)
+    polynomial = np.concatenate([[1.0], -fitted.coefficients[0]])
+    state = lfiltic([1.0], polynomial, x[::-1][:lags])
+    with np.errstate(over="ignore", invalid="ignore"):
+        made, _ = lfilter([1.0], polynomial, np.full(steps, fitted.intercept[0]), zi=state)
+    reach = 3.0 * (high - low)
+    return np.asarray(np.clip(np.nan_to_num(made, nan=x[-1]), low - reach, high + reach))
+
+
+def _differenced(x: Floats, season: int, steps: int, naive_H: Floats) -> Floats:
+    """The forecast [H] of an autoregression of seasonal differences."""
+    if len(x) <= season + 8:
+        return naive_H
+    apart = _autoregression(x[season:] - x[:-season], 12, steps, np.zeros(steps))
+    # Every season adds its differences to the one before.
+    padded = np.pad(apart, (0, -steps % season)).reshape(-1, season)
+    return np.asarray(naive_H + np.cumsum(padded, axis=0).reshape(-1)[:steps])
 
 
 def _facts(

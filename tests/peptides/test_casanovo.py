@@ -24,6 +24,7 @@ from seqgen.constraints import Automaton
 from seqgen.decoders import Autoregressive, Beam
 from seqgen.errors import CheckpointError
 from seqgen.orders import Raster
+from seqgen.training.objectives import teacher_forcing
 from seqgen_peptides.casanovo import CasanovoModel, load_casanovo
 from seqgen_peptides.casanovo_checkpoint import Stub, read_checkpoint
 from seqgen_peptides.residues import PAD, STANDARD, STOP
@@ -281,6 +282,21 @@ def test_every_input_matters(model: CasanovoModel, batch: SpectrumBatch) -> None
         assert not torch.allclose(
             first(SpectrumBatch(**{**vars(batch), **change})), plain, atol=1e-3
         )
+
+
+def test_gradients_flow_and_do_not_change_the_numbers(
+    model: CasanovoModel, batch: SpectrumBatch
+) -> None:
+    states = model.listen(batch).states_BTD
+    with torch.inference_mode():
+        torch.testing.assert_close(model.listen(batch).states_BTD, states, atol=1e-5, rtol=0)
+    loss = teacher_forcing(
+        copy.deepcopy(model).ar, torch.full((5, 4), 3), context=model.listen(batch)
+    )
+    weight = model.encoder.peak_encoder.combiner.weight
+    (gradient,) = torch.autograd.grad(loss, weight)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0
 
 
 def test_the_command_runs_it(seqgen: Any) -> None:

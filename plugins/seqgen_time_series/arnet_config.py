@@ -1,0 +1,31 @@
+"""Settings of AR-Net as a forecaster; light, for the options' help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Solver = Literal["exact", "levinson", "sgd"]
+PenaltyName = Literal["none", "ridge", "l1", "mcp", "arnet"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArnetConfig:
+    """How a history is fitted.
+
+    Attributes:
+        lags: P; 0: two seasons and a little (`arnet.auto_lags`).
+        regressor_lags: of every past or future column.
+        solver, penalty, strength, hidden: as of `linear.model.ARNet`.
+        window_mean: subtract each window's mean, so that the level does not matter.
+        paths: simulated paths, with hidden layers.
+    """
+
+    lags: int = 0
+    regressor_lags: int = 1
+    solver: Solver = "exact"
+    penalty: PenaltyName = "ridge"
+    strength: float | None = None
+    hidden: tuple[int, ...] = ()
+    window_mean: bool = False
+    paths: int = 400
