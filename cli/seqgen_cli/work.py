@@ -100,13 +100,17 @@ class Work:
         self, target: Output, on_event: OnEvent | None, *, shard: str, resume: bool, timings: bool
     ) -> int:
         """Rows into the journal, batch by batch; then OUT from the journal. Returns failures."""
+        from seqgen.output import JSONL
+
         started = time.perf_counter()
         artifacts = target.artifacts()
         try:
             with self._journal(target, shard, resume=resume) as journal:
                 todo = [batch for batch in self.batches if batch.index not in journal.done]
-                if todo:
+                # A format of the domain's own may name what the model knows.
+                if todo or target.format != JSONL:
                     runner = self.runner(on_event)
+                if todo:
                     with Bar(self.items, self.job.decoder, done=journal.totals.items) as bar:
                         for batch in todo:
                             result = runner.decode(batch)

@@ -109,7 +109,10 @@ def attend(
 def fused_attention(
     query_BHQd: Tensor, key_BGKd: Tensor, value_BGKd: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """PyTorch's fused attention under a boolean mask that broadcasts to [B, H, Q, K]."""
+    """PyTorch's fused attention under a boolean mask that broadcasts to [B, H, Q, K].
+
+    Every query must see a key: a softmax over nothing is NaN.
+    """
     gqa = query_BHQd.shape[1] != key_BGKd.shape[1]
     half = query_BHQd.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
     training = torch.is_grad_enabled() and query_BHQd.requires_grad

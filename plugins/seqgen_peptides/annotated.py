@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqgen.errors import InputError
 from seqgen_peptides.data import PeptideBatch, reversed_targets
-from seqgen_peptides.masses import PROTON, WATER
+from seqgen_peptides.masses import AMMONIA, CARBON_MONOXIDE, ISOTOPE, PROTON, WATER
 from seqgen_peptides.preprocess import PreprocessConfig, preprocess
 from seqgen_peptides.residues import Residues
 from seqgen_peptides.spectra import SpectrumBatch
@@ -107,7 +107,7 @@ def _explained(mz: NDArray[np.float64], ids: list[int], residues: Residues) -> N
     b = masses.cumsum()
     y = masses[::-1].cumsum() + WATER
     neutral = np.concatenate([b, y])
-    shifts = np.array([0.0, -17.02655, -18.01056, -27.99491, 1.00335, 2.0067])
+    shifts = np.array([0.0, -AMMONIA, -WATER, -CARBON_MONOXIDE, ISOTOPE, 2 * ISOTOPE])
     shifted = (neutral[:, None] + shifts).ravel()
     ions = np.sort(np.concatenate([shifted + PROTON, shifted / 2 + PROTON]))
     place = np.searchsorted(ions, mz).clip(1, len(ions) - 1)

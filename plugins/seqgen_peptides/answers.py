@@ -131,6 +131,8 @@ def _refused(found: _Found, residues: Residues, options: PeptideOptions) -> str:
     count = sum(not ends[i] for i in body)
     if count < options.min_length:
         return f"the decoder's answer has {count} residues, fewer than {options.min_length}"
+    if count > options.max_length:
+        return f"the decoder's answer has {count} residues, more than {options.max_length}"
     return ""
 
 
@@ -156,16 +158,18 @@ def _answer(
     ids = found.ids[:-1] if stops else found.ids
     score = math.prod(found.confidences) if stops else math.exp(found.log_score)
     ids, confidences = ids[::-1], found.confidences[: len(ids)][::-1]
+    error_ppm, isotope = _error_ppm(residues.mass(ids), piece, options.isotopes)
     return {
         "peptide": residues.decode(ids),
         "score": _digits(score),
         "residue_scores": [round(c, 5) for c in confidences],
-        "precursor_error_ppm": _error_ppm(residues.mass(ids), piece, options.isotopes),
+        "precursor_error_ppm": error_ppm,
+        "isotope": isotope,
     }
 
 
-def _error_ppm(mass: float, piece: SpectrumItem, isotopes: tuple[int, int]) -> float:
-    """How far the peptide lies above the precursor, taken as the isotope that is nearest.
+def _error_ppm(mass: float, piece: SpectrumItem, isotopes: tuple[int, int]) -> tuple[float, int]:
+    """How far the peptide lies above the precursor, taken as the isotope that is nearest; and that.
 
     Casanovo's definition, relative to the measured m/z.
     """
@@ -173,8 +177,9 @@ def _error_ppm(mass: float, piece: SpectrumItem, isotopes: tuple[int, int]) -> f
     assert piece.charge is not None
     difference = to_mz(mass, piece.charge) - piece.precursor_mz
     steps = range(isotopes[0], isotopes[1] + 1)
-    nearest = min((difference + i * ISOTOPE_STEP / piece.charge for i in steps), key=abs)
-    return round(nearest / piece.precursor_mz * 1e6, 3)
+    errors = {i: difference + i * ISOTOPE_STEP / piece.charge for i in steps}
+    isotope = min(errors, key=lambda i: abs(errors[i]))
+    return round(errors[isotope] / piece.precursor_mz * 1e6, 3), isotope
 
 
 def _digits(x: float) -> float:

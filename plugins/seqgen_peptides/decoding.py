@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seqgen.canvas import Canvas
+from seqgen.constraints import Automaton, Constraint
 from seqgen.decoders import Autoregressive, Beam, BlockDiffusion, Decoder
 from seqgen.decoders.draft_verify import DraftAndVerify, DraftDecoder
 from seqgen.decoders.hybrid import Hybrid
@@ -51,9 +52,7 @@ def plan_batch(
     recipe: Decoder
     if decoder == "ar":
         driven = model.ar
-        recipe = Autoregressive(
-            stop_ids=(STOP,), sampling=_RESIDUES, constraint=search.constraint()
-        )
+        recipe = Autoregressive(stop_ids=(STOP,), constraint=search.constraint())
     elif decoder == "beam":
         driven = model.ar
         recipe = search.beam()
@@ -111,10 +110,14 @@ class _Search:
         self.mass_B, self.charge_B = spectra.mass_B, spectra.charge_B
         self.precursor_mz_B = spectra.precursor_mz_B
 
-    def constraint(self, rows: Tensor | None = None) -> PrecursorMass | None:
-        """The precursor's mass as a constraint, of some rows or of all; None if it is off."""
+    def constraint(self, rows: Tensor | None = None) -> Constraint:
+        """The precursor's mass as a constraint, of some rows or of all.
+
+        Where it is off, any sequence of residues will do: padding is none. (A constraint, not a
+        ban: scores stay the model's own, as Casanovo's are.)
+        """
         if not self.options.precursor_constraint:
-            return None
+            return Automaton.banning([PAD], vocabulary=len(self.residues))
         precursors = (self.mass_B, self.charge_B, self.precursor_mz_B)
         chosen = precursors if rows is None else tuple(x[rows] for x in precursors)
         return PrecursorMass.for_batch(

@@ -99,10 +99,18 @@ class PeptidesDomain:
             )
         # A charge that the model does not know fails only where there is no other.
         known = [z for z in charges if 1 <= z <= config.max_charge]
+        usable, problem = False, None
         for charge in known or charges[:1]:
             one = replace(piece, charges=(charge,))
-            _preprocessed(one, config)
+            try:
+                _preprocessed(one, config)
+            except InputError as error:
+                problem = error
+                continue
+            usable = True
             yield one
+        if problem is not None and not usable:
+            raise problem
 
     def condition(
         self, model: Model, pieces: Sequence[SpectrumItem], options: PeptideOptions
@@ -187,13 +195,17 @@ class PeptidesDomain:
     ) -> tuple[list[Mapping[str, Any]], list[SpectrumItem], int]:
         """Rows and items without those whose reference cannot be read, and how many these are.
 
-        Such a reference never stops a spectrum from being decoded; it cannot be scored.
+        Such a reference never stops a spectrum from being decoded; it cannot be scored. Nor can a
+        spectrum without one, if others have one.
         """
         pairs = []
+        annotated = any(item.peptide for item in items)
         for row, item in zip(rows, items, strict=True):
             try:
                 if item.peptide:
                     self._residues.covering([item.peptide])
+                elif annotated:
+                    raise InputError("there is none", why="no line SEQ=PEPTIDE")
             except InputError as error:
                 why = f" ({error.why})" if error.why else ""
                 _LOG.warning("reference of %s not scored: %s%s", item.id, error.what, why)
@@ -205,6 +217,9 @@ class PeptidesDomain:
 
 _LOG = logging.getLogger("seqgen")
 
+HEAVIEST = 20_000.0
+"""Da; no peptide that a model could write is heavier."""
+
 
 def _preprocessed(piece: SpectrumItem, config: PreprocessConfig) -> tuple[Any, Any]:
     """The peaks of a piece as a model sees them: m/z and intensity [P]."""
@@ -212,4 +227,9 @@ def _preprocessed(piece: SpectrumItem, config: PreprocessConfig) -> tuple[Any, A
     assert piece.intensity is not None
     assert piece.precursor_mz is not None
     assert piece.charge is not None
+    if piece.size > HEAVIEST:
+        raise InputError(
+            f"the precursor's mass is {piece.size:g} Da",
+            why=f"peptides weigh up to {HEAVIEST:g} Da",
+        )
     return preprocess(piece.mz, piece.intensity, piece.precursor_mz, piece.charge, config)

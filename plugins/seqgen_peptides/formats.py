@@ -23,8 +23,8 @@ FORMATS = ("mztab", "tsv")
 
 COLUMNS = (
     "id", "status", "reason", "rank", "peptide", "score", "residue_scores", "charge",
-    "precursor_mz", "precursor_error_ppm", "title", "file", "spectra_ref", "decoder", "model",
-    "seconds", "other",
+    "precursor_mz", "precursor_error_ppm", "isotope", "title", "file", "spectra_ref", "decoder",
+    "model", "seconds", "other",
 )  # fmt: skip
 """Columns of TSV; `other` holds what else a row has, as JSON."""
 

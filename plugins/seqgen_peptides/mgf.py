@@ -28,7 +28,7 @@ MARK = re.compile(
 )
 
 _END = "\nEND IONS"
-_FIRST_PEAK = re.compile(rb"\n[ \t]*[-+.\d]")
+_FIRST_PEAK = re.compile(rb"\n[ \t]*(?:[-+.\d]|(?i:nan|inf)\b)")
 _COMMENTS = ("#", ";", "!", "/")
 _CHARGE = re.compile(r"([+-]?)(\d+)([+-]?)")
 
@@ -123,7 +123,10 @@ def _item(
             raise broken or InputError(f"{path} ends within this spectrum", why="no END IONS")
         if block.ended == "opened":
             raise InputError("the spectrum has no END IONS before the next BEGIN IONS")
-        mz, charges = _precursor(fields)
+        mz = _precursor_mz(fields)
+        # A third number of PEPMASS, after the intensity, is the charge (Mascot's later files).
+        third = " ".join(fields["PEPMASS"].split()[2:3])
+        charges = charges_of(fields.get("CHARGE") or third)
     except InputError as error:
         problem = error
     return SpectrumItem(
@@ -138,7 +141,7 @@ def _item(
     )
 
 
-def _precursor(fields: Mapping[str, str]) -> tuple[float, tuple[int, ...]]:
+def _precursor_mz(fields: Mapping[str, str]) -> float:
     words = fields.get("PEPMASS", "").split()
     if not words:
         raise InputError("the spectrum states no precursor m/z", why="no PEPMASS line")
@@ -148,8 +151,7 @@ def _precursor(fields: Mapping[str, str]) -> tuple[float, tuple[int, ...]]:
         raise InputError(f"PEPMASS={fields['PEPMASS']} is no number") from error
     if not (math.isfinite(mz) and mz > 0):
         raise InputError(f"the precursor m/z is {mz:g}")
-    # A third number of PEPMASS, after the intensity, is the charge (Mascot's later files).
-    return mz, charges_of(fields.get("CHARGE") or " ".join(words[2:3]))
+    return mz
 
 
 def _fields(data: bytes) -> dict[str, str]:

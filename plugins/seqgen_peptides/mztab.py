@@ -27,8 +27,8 @@ COLUMNS = (
     "search_engine_score[1]", "modifications", "retention_time", "charge", "exp_mass_to_charge",
     "calc_mass_to_charge", "spectra_ref", "pre", "post", "start", "end", "opt_global_aa_scores",
     "opt_global_cv_MS:1003169_proforma_peptidoform_sequence",
-    "opt_global_cv_MS:1000796_spectrum_title", "opt_global_precursor_error_ppm", "opt_global_rank",
-    "opt_global_reason",
+    "opt_global_cv_MS:1000796_spectrum_title", "opt_global_precursor_error_ppm",
+    "opt_global_isotope", "opt_global_rank", "opt_global_reason",
 )  # fmt: skip
 
 SOFTWARE = f"[, , seqgen, {__version__}]"
@@ -90,6 +90,7 @@ def _psm(row: Row, count: int, rank: int, runs: _Runs, residues: Residues) -> li
             "opt_global_aa_scores": ",".join(f"{score:.5f}" for score in scores),
             "opt_global_cv_MS:1003169_proforma_peptidoform_sequence": peptide,
             "opt_global_precursor_error_ppm": row.get("precursor_error_ppm"),
+            "opt_global_isotope": row.get("isotope"),
             "opt_global_rank": rank,
         }
     return [values.get(name) for name in COLUMNS]

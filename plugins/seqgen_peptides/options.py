@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seqgen.decoders.block_diffusion import Remasking
+from seqgen.errors import UsageError
 from seqgen.options import option
 from seqgen_peptides.preprocess import PreprocessConfig
 
@@ -23,15 +24,19 @@ class PeptideOptions:
         True, help="only peptides that weigh what the precursor does (not for block-diffusion)"
     )
     precursor_tol_ppm: float = option(
-        20.0, help="tolerance of the precursor mass in ppm", range=(0.001, None)
+        20.0, help="tolerance of the precursor mass in ppm", range=(0.001, 1e5)
     )
-    isotope_low: int = option(0, help="first isotope of the precursor that is allowed")
+    isotope_low: int = option(
+        0, help="first isotope of the precursor that is allowed", range=(-10, 10)
+    )
     isotope_high: int = option(
-        1, help="last one: 1 also takes precursors picked one carbon-13 too heavy"
+        1,
+        help="last one: 1 also takes precursors picked one carbon-13 too heavy",
+        range=(-10, 10),
     )
-    min_length: int = option(6, help="residues of the shortest peptide", range=(1, None))
+    min_length: int = option(6, help="residues of the shortest peptide", range=(1, 200))
     max_length: int = option(
-        40, help="residues of the longest peptide (nar: at most the model's slots)", range=(1, None)
+        40, help="residues of the longest peptide (nar: at most the model's slots)", range=(1, 200)
     )
     top: int = option(
         1, help="answers a spectrum; more than one gives `candidates`", range=(1, 100)
@@ -52,7 +57,7 @@ class PeptideOptions:
         help="verify: a draft stands if the mean probability of its residues is at least this",
         range=(0.0, None),
     )
-    block_length: int = option(4, help="residues a block of block-diffusion", range=(1, None))
+    block_length: int = option(4, help="residues a block of block-diffusion", range=(1, 64))
     steps: int = option(0, help="passes a block; 0: as many as it has residues", range=(0, None))
     remasking: Remasking = option(
         "low_confidence_dynamic", help="which residues of a block are kept"
@@ -63,17 +68,29 @@ class PeptideOptions:
     unknown_charges: tuple[int, ...] = option(
         (2, 3), help="charges tried where the file states none; the best answer stands"
     )
-    min_mz: float | None = option(None, help="lowest m/z of peaks kept; none: the model's (50)")
-    max_mz: float | None = option(None, help="highest m/z of peaks kept; none: the model's (2500)")
+    min_mz: float | None = option(
+        None, help="lowest m/z of peaks kept; none: the model's (50)", range=(0.0, 1e5)
+    )
+    max_mz: float | None = option(
+        None, help="highest m/z of peaks kept; none: the model's (2500)", range=(0.0, 1e5)
+    )
     precursor_window: float | None = option(
-        None, help="Da around the precursor without peaks; none: the model's (2)"
+        None, help="Da around the precursor without peaks; none: the model's (2)", range=(0.0, 1e3)
     )
     min_intensity: float | None = option(
-        None, help="peaks above this share of the highest, as roots; none: the model's (0.01)"
+        None,
+        help="peaks above this share of the highest, as roots; none: the model's (0.01)",
+        range=(0.0, 0.99),
     )
-    n_peaks: int | None = option(None, help="most peaks kept; none: the model's (150)")
-    min_peaks: int | None = option(None, help="fewer peaks are an error; none: the model's (6)")
-    max_charge: int | None = option(None, help="highest charge; none: the model's (4)")
+    n_peaks: int | None = option(
+        None, help="most peaks kept; none: the model's (150)", range=(1, 10_000)
+    )
+    min_peaks: int | None = option(
+        None, help="fewer peaks are an error; none: the model's (6)", range=(1, 10_000)
+    )
+    max_charge: int | None = option(
+        None, help="highest charge, at most the model's; none: the model's (4)", range=(1, 100)
+    )
 
     def __post_init__(self) -> None:
         if self.isotope_low > self.isotope_high:
@@ -91,4 +108,9 @@ class PeptideOptions:
     def preprocess(self, base: PreprocessConfig) -> PreprocessConfig:
         """Thresholds for spectra: those that were set, else the model's."""
         given = {name: getattr(self, name) for name in _SPECTRA}
+        if self.max_charge is not None and self.max_charge > base.max_charge:
+            raise UsageError(
+                f"max_charge={self.max_charge}: this model knows charges up to {base.max_charge}",
+                fix="leave max_charge out, or train a model with such spectra",
+            )
         return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})

@@ -101,7 +101,6 @@ def _check_charge(charge: int, most: int) -> None:
         raise InputError(
             f"the precursor's charge {charge} is above {most}",
             why="models know the charges that they were trained on",
-            fix=f"--set max_charge={charge}, if the model has them",
         )
 
 

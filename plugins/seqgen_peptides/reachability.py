@@ -128,7 +128,10 @@ class Reachability:
 
     def _bin(self, mass: Tensor) -> tuple[Tensor, Tensor]:
         """Index of the bin of each mass, and the bin's lower edge."""
-        distance = (mass - self.origin).clamp(min=0)
+        # Masses beyond the table lie in its last bin.
+        bins = self.low_W.shape[0] - self.fine_bins
+        farthest = self.fine_bins * FINE + bins * COARSE
+        distance = (mass - self.origin).clamp(min=0, max=farthest)
         coarse = distance >= self.fine_bins * FINE
         fine_index = (distance / FINE).long().clamp(max=self.fine_bins - 1)
         rest = ((distance - self.fine_bins * FINE).clamp(min=0) / COARSE).long()

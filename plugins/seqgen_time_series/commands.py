@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from seqgen.domain import Domain
     from seqgen_time_series.arnet import Fit
+    from seqgen_time_series.domain import TimeSeriesDomain
     from seqgen_time_series.options import ForecastOptions
     from seqgen_time_series.series import Series
 
@@ -58,7 +58,7 @@ def explain(inputs: tuple[str, ...], sets: tuple[str, ...], decoder: str, plot: 
 
 
 def _fits(
-    domain: Domain[Series], inputs: tuple[str, ...], settings: ForecastOptions, direct: bool
+    domain: TimeSeriesDomain, inputs: tuple[str, ...], settings: ForecastOptions, direct: bool
 ) -> Iterator[tuple[Series, Fit | str]]:
     """Every series with its fit, or with the reason why there is none."""
     from seqgen.errors import InputError

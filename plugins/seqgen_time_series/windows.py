@@ -40,6 +40,8 @@ FACTS = 7
 """Facts of a slot G."""
 RECENT = 1500
 """Values to which the autoregressions are fitted."""
+MOST_LAGS = 51
+"""Two seasons of hours, and a little."""
 FINEST = 1e-3
 """Smallest unit, as a share of the scale: of a history that repeats exactly."""
 GAUSSIAN = 1.2533
@@ -237,7 +239,7 @@ def _simple(z: Floats, season: int, steps: int) -> NDArray[np.float32]:
         naive_H + drift * seasons_ahead,
         naive_H + corrected,
         np.full(steps, z[-max(season, 8) :].mean()),
-        _autoregression(z[-RECENT:], 2 * season + 2 if season <= 12 else 24, steps, naive_H),
+        _autoregression(z[-RECENT:], min(max(2 * season + 3, 12), MOST_LAGS), steps, naive_H),
         _differenced(z[-RECENT - season :], season, steps, naive_H),
     ]
     return np.concatenate([seasonal_HJ, np.stack(rest, axis=1)], axis=1).astype(np.float32)

@@ -248,3 +248,40 @@ if __name__ == "__main__":  # what torchrun starts in the test above: first half
         folder=Path(sys.argv[1]),
         resume=going_on,
     )
+
+
+def test_a_second_stage_cannot_begin_in_the_past(tmp_path: Path) -> None:
+    """What a run does at its beginning would be left out."""
+    config = FitConfig(steps=12, restart=8, stop=4, save_every=4, validate_every=100, warmup=1)
+    fit(Line(), config, folder=tmp_path)
+    with pytest.raises(ConfigError, match="cannot begin at step 2"):
+        fit(Line(), replace(config, restart=2, stop=0), folder=tmp_path, resume=True)
+    fit(Line(), replace(config, restart=4, stop=0), folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("restart", [12, 30, -1])
+def test_a_second_stage_lies_within_the_steps(restart: int) -> None:
+    with pytest.raises(ValueError, match="between 0 and steps"):
+        FitConfig(steps=12, restart=restart)
+
+
+def test_the_schedule_restarts() -> None:
+    config = FitConfig(steps=20, restart=10, warmup=2, lr=1.0, final_lr=0.5)
+    rates = [learning_rate(config, step) for step in range(20)]
+    assert rates[:10] == rates[10:]
+    assert rates[0] == 0.5
+    assert max(rates) == 1.0
+    assert rates[9] < rates[5]
+
+
+def test_compiling_without_a_compiler_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import cpp_builder
+
+    def none() -> str:
+        raise RuntimeError("no compiler found")
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
+        fit(Line(), FitConfig(steps=2, compile=True), folder=tmp_path)

@@ -54,6 +54,8 @@ def run(seqgen: Seqgen, random_peptides: Path) -> Run:
         (entry(GOOD_PEAKS + "500.5 nan\n"), "intensity of peak 31 is nan"),
         (entry(GOOD_PEAKS + "500.5 -3\n"), "intensity of peak 31 is -3"),
         (entry(GOOD_PEAKS + "inf 3\n"), "m/z of peak 31 is inf"),
+        (entry("nan 3\n" + GOOD_PEAKS), "m/z of peak 1 is nan"),
+        (entry(PEPMASS="1e300"), "precursor's mass is 2e+300 Da"),
         (entry(GOOD_PEAKS + "500.5\n"), "31 m/z values but 30 intensities"),
         (entry(GOOD_PEAKS + "500.5 much\n"), "its peaks cannot be read"),
         (entry().replace("END IONS", ""), "no END IONS before the next BEGIN IONS"),

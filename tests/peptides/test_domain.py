@@ -145,8 +145,8 @@ def test_charges_that_the_model_does_not_know(domain: PeptidesDomain, tmp_path: 
     path.write_text(text.replace("CHARGE=2+", "CHARGE=3+ and 7+"))
     (item,) = domain.load(str(path), PeptideOptions())
     assert [piece.charge for piece in domain.split(item, PeptideOptions())] == [3]
-    pieces = domain.split(item, PeptideOptions(max_charge=7))
-    assert [piece.charge for piece in pieces] == [3, 7]
+    with pytest.raises(UsageError, match="up to 4"):
+        list(domain.split(item, PeptideOptions(max_charge=7)))
 
 
 def test_what_is_no_peptide_is_refused(domain: PeptidesDomain) -> None:

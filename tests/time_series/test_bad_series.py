@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqgen.errors import ConfigError, InputError
@@ -138,6 +138,7 @@ def test_policies_for_duplicates(tmp_path: Path, policy: str, values: list[float
     assert bad.y.tolist() == values
 
 
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.none(), st.floats(-10, 10)), min_size=1, max_size=12))
 def test_no_policy_makes_up_values_beyond_those_there_are(values: list[float | None]) -> None:
     times = pd.date_range("2024-01-01", periods=len(values), freq="D")
@@ -155,6 +156,29 @@ def test_no_policy_makes_up_values_beyond_those_there_are(values: list[float | N
         assert missing == "cut" or there[0]
         if missing == "interpolate":
             assert np.nanmin(y) - 1e-9 <= found.y.min() <= found.y.max() <= np.nanmax(y) + 1e-9
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(["10s", "h", "D", "B", "W-WED", "MS", "ME", "QS-FEB", "QE", "YS", "YE-JUN"]),
+    st.sets(st.integers(1, 38), min_size=1, max_size=6),
+)
+def test_gaps_are_found_at_every_frequency(alias: str, gone: set[int]) -> None:
+    times = pd.date_range("2023-01-01", periods=40, freq=alias)
+    left = [i for i in range(40) if i not in gone]
+    frame = pd.DataFrame({"ds": times[left], "y": np.array(left, float)})
+    (bad,) = series_of(frame)
+    first = min(gone)
+    behind = next(i for i in left if i > first)
+    before, after = (str(times[i]).removesuffix(" 00:00:00") for i in (first - 1, behind))
+    text = str(bad.problem).replace("T", " ")
+    assert f"missing between {before} and {after}" in text or (
+        "mixes frequencies" in text and f"until {before}" in text
+    )
+    (filled,) = series_of(frame, TableConfig(missing="interpolate"))
+    assert filled.frequency == alias
+    assert (filled.ds == times.to_numpy()).all()
+    np.testing.assert_allclose(filled.y, np.arange(40.0))
 
 
 def test_a_grid_far_finer_than_the_data_is_refused(tmp_path: Path) -> None:

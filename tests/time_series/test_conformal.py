@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqgen.errors import InputError, UsageError
@@ -83,6 +83,7 @@ def test_each_side_of_the_asymmetric_method_gets_its_own_errors() -> None:
     assert mirrored.offsets_HK[0].tolist() == pytest.approx([-high, 0, -low])
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(["absolute", "cqr", "asymmetric"]))
 def test_intervals_hold_what_they_promise(seed: int, method: str) -> None:
     """1000 calibrations of 39 errors at once (steps of the horizon), from badly wrong forecasts."""

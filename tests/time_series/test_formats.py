@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqgen.errors import InputError, UsageError
@@ -101,6 +101,7 @@ def test_round_trip(
             assert new["reason"] == old["reason"]
 
 
+@settings(max_examples=30)
 @given(
     st.lists(
         st.floats(allow_nan=False, allow_infinity=False).map(lambda x: x + 0.0),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqgen.errors import ConfigError, InputError
@@ -60,6 +60,7 @@ def test_the_three_layouts_hold_the_same_series(tmp_path: Path) -> None:
     assert [s.unique_id for s in series_of(frame)] == ["b", "a"]  # in order of appearance
 
 
+@settings(max_examples=20)
 @given(st.permutations(range(12)))
 def test_the_order_of_the_rows_does_not_matter(order: list[int]) -> None:
     found = {s.unique_id: s.y.tolist() for s in series_of(long_table().iloc[order])}
@@ -158,7 +159,7 @@ def test_times_of_every_form(
     tmp_path: Path, texts: list[str], first: str, options: dict[str, str]
 ) -> None:
     path = write(tmp_path, "ds,y\n" + "".join(f"{text},1\n" for text in texts))
-    series = one(list(list_series(path, TableConfig(**options))))  # type: ignore[arg-type]
+    series = one(list(list_series(path, TableConfig(**options))))
     assert series.ds[0] == np.datetime64(first)
 
 

@@ -403,7 +403,7 @@ def test_the_explain_command(tmp_path: Path) -> None:
     from seqgen_time_series.commands import explain
 
     y = simulate([0.5, -0.3], 400, seed=0)
-    source = table(tmp_path, {"a": y, "short": y[:5]})
+    source = table(tmp_path, {"a": y, "short": y[:3]})
     arguments = [source, "--set", "lags=2", "--plot", str(tmp_path / "lags")]
     done = CliRunner().invoke(explain, arguments)
     assert done.exit_code == 1  # one of them is too short

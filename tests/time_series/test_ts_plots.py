@@ -70,7 +70,9 @@ def test_several_cutoffs_and_missing_values() -> None:
     y[30:33] = np.nan
     own = Series(own.unique_id, own.source, own.ds, y, "D", 7)
     first, second = row(own, 40), row(own, 50)
-    both = {name: [*first[name], *second[name]] for name in ("ds", "forecast", "naive")}
+    both: dict[str, Any] = {
+        name: [*first[name], *second[name]] for name in ("ds", "forecast", "naive")
+    }
     both["cutoff"] = [first["cutoff"]] * 7 + [second["cutoff"]] * 7
     both["quantiles"] = {
         q: [*first["quantiles"][q], *second["quantiles"][q]] for q in first["quantiles"]

@@ -62,6 +62,7 @@ def fit(
         )
     device = next(run.model.parameters()).device
     if config.compile:
+        _require_compiler(device)
         for module in run.model.modules():
             if isinstance(module, Transformer):
                 module.compile_training()
@@ -76,7 +77,7 @@ def fit(
     average = _Average(run.model, config.ema) if config.ema else None
     step, spent = 0, 0.0
     if resume and state_file.exists():
-        step, spent = _restore(state_file, run.model, optimizer, average)
+        step, spent = _restore(state_file, run.model, optimizer, average, config)
 
     log = _Log(folder / "log.jsonl", report, quiet=rank > 0, keep_until=step)
     started = time.monotonic()
@@ -129,7 +130,7 @@ def fit(
             result = {"step": step, "minutes": minutes, **metrics}
             log.write({"validation": True, **result})
         if rank == 0 and (step % config.save_every == 0 or step == last):
-            _save(state_file, run.model, optimizer, average, step, minutes * 60)
+            _save(state_file, run.model, optimizer, average, step, minutes * 60, config)
     if rank == 0:
         with _evaluating(run.model, average):
             notes = {"fit": asdict(config), "seed": seed, **result}
@@ -141,6 +142,22 @@ def fit(
     return result
 
 
+def _require_compiler(device: torch.device) -> None:
+    """torch.compile writes C++ for a CPU."""
+    if device.type != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        raise ConfigError(
+            "there is no C++ compiler for torch.compile",
+            why=" ".join(str(error).split()[:20]),
+            fix="--set compile=false (slower, the same result), or install g++",
+        ) from error
+
+
 def learning_rate(config: FitConfig, step: int) -> float:
     """The rate of a step: linear warm-up, then the schedule down to `final_lr` of the peak.
 
@@ -149,8 +166,8 @@ def learning_rate(config: FitConfig, step: int) -> float:
     length = config.steps
     if config.restart:
         late = step >= config.restart
-        step, length = (step - config.restart, length - config.restart) if late else (
-            step, config.restart
+        step, length = (
+            (step - config.restart, length - config.restart) if late else (step, config.restart)
         )
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
@@ -234,6 +251,7 @@ def _save(
     average: _Average | None,
     step: int,
     seconds: float,
+    config: FitConfig,
 ) -> None:
     temporary = file.with_suffix(".part")
     torch.save(
@@ -242,6 +260,7 @@ def _save(
             "optimizer": optimizer.state_dict(),
             "average": None if average is None else average.weights,
             "step": step,
+            "restart": config.restart,
             "seconds": seconds,
         },
         temporary,
@@ -250,7 +269,11 @@ def _save(
 
 
 def _restore(
-    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: _Average | None
+    file: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: _Average | None,
+    config: FitConfig,
 ) -> tuple[int, float]:
     try:
         state = torch.load(file, weights_only=True, map_location="cpu")
@@ -264,7 +287,15 @@ def _restore(
             why=str(error).splitlines()[0],
             fix="use the options the run was started with, or start another folder",
         ) from error
-    return int(state["step"]), float(state["seconds"])
+    step, begun = int(state["step"]), int(state.get("restart", config.restart))
+    if 0 < config.restart < step and not 0 < begun < step:
+        # What happens at the beginning of a stage would never happen.
+        raise ConfigError(
+            f"the second stage cannot begin at step {config.restart}: {file} is at step {step}",
+            why="it was saved in the first stage",
+            fix=f"--set restart={step} or later",
+        )
+    return step, float(state["seconds"])
 
 
 class _Log:

@@ -50,6 +50,10 @@ class FitConfig:
     validate_every: int = field(default=1000, metadata={"help": "steps between validations"})
     save_every: int = field(default=200, metadata={"help": "steps between resumable checkpoints"})
 
+    def __post_init__(self) -> None:
+        if self.restart and not 0 < self.restart < self.steps:
+            raise ValueError(f"restart={self.restart} must lie between 0 and steps={self.steps}")
+
 
 class TrainingRun(Protocol):
     """One training, made by a task: a model, its batches and its losses."""

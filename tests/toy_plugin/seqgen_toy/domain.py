@@ -58,6 +58,7 @@ class ToyGenerated:
     forwards: int
     prompt_B: torch.Tensor
     length_B: torch.Tensor
+    draft_forwards: int = 0
 
 
 @dataclass(frozen=True)
