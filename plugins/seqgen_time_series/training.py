@@ -67,7 +67,7 @@ PRESETS: dict[str, tuple[ForecastTraining, FitConfig]] = {
     "small": (
         ForecastTraining(),
         FitConfig(
-            steps=4000,
+            steps=3500,
             lr=2e-3,
             schedule="cosine",
             final_lr=0.02,

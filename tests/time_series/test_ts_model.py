@@ -346,3 +346,17 @@ def test_a_foreign_checkpoint_is_refused(
     checkpoints.save(tmp_path / "other.safetensors", state, config)
     with pytest.raises(CheckpointError):
         load_model(tmp_path / "other.safetensors")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("decoder", DECODERS)
+@torch.no_grad()
+def test_a_cuda_device_forecasts_the_same(decoder: str) -> None:
+    model, series = random_forecaster(), [history(1, 60), history(2, 20)]
+    expected = forecast(model, decoder, series)
+    windows = batch_of(model, series).to(torch.device("cuda"))
+    model = model.cuda()
+    context = model.listen(windows)
+    plan = plan_windows(model, context, decoder, FEW, torch.tensor([0, 1]))
+    found = quantiles_of(plan.run(), context, LEVELS).cpu().numpy()
+    np.testing.assert_allclose(found, expected, rtol=5e-3, atol=5e-3)
