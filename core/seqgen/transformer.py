@@ -55,7 +55,7 @@ class TransformerConfig:
     backend: Backend = "auto"
 
     @property
-    def G(self) -> int:  # noqa: N802
+    def G(self) -> int:
         return self.kv_heads or self.heads
 
     @property

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.peptides.small_peptides import simulated
 
 from seqgen.errors import InputError
 from seqgen.training.loop import fit
 from seqgen_peptides.model import load_model
 from seqgen_peptides.training import PRESETS, PeptideRun, PeptideTask
-from tests.peptides.small_peptides import simulated
 
 OPTIONS, FIT = PRESETS["micro"]
 SHORT = replace(FIT, steps=12, restart=6, warmup=2, save_every=3, validate_every=12)
