@@ -110,7 +110,8 @@ class FitAndForecast(StreamDecoder):
 
     def _fit(self, origin: Origin, seed: int) -> Fit | InputError:
         try:
-            return fit_origin(origin, self.config, direct=self.direct, seed=seed)
+            with torch.inference_mode(False), torch.enable_grad():  # solver=sgd trains
+                return fit_origin(origin, self.config, direct=self.direct, seed=seed)
         except InputError as error:
             if origin.number == FORECAST:
                 raise

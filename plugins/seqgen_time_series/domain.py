@@ -136,7 +136,11 @@ class TimeSeriesDomain:
         assert isinstance(context, WindowContext)
         quantiles = quantiles_of(generated, context, options.levels).cpu().numpy()
         return [
-            {"number": piece.number, "quantiles": own_HK[: piece.horizon].tolist(), "notes": []}
+            {
+                "number": piece.number,
+                "quantiles": own_HK[: piece.horizon].tolist(),
+                "notes": _unused(piece),
+            }
             for piece, own_HK in zip(pieces, quantiles, strict=True)
         ]
 
@@ -238,6 +242,13 @@ def _fitted_fields(piece: Origin, fit: Fit | InputError, options: ForecastOption
         "quantiles": gaussian_quantiles(fit, options.levels).tolist(),
         "notes": list(fit.warnings),
     }
+
+
+def _unused(piece: Origin) -> list[str]:
+    """Said rather than passed over: the neural model has not learned a user's columns."""
+    if not piece.regressors:
+        return []
+    return [f"not used by this model: {', '.join(piece.regressors)} (--model arnet uses them)"]
 
 
 def _plan_arnet(

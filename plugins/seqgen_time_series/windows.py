@@ -6,9 +6,9 @@ absolute deviation as a standard deviation: one outlier moves neither much.
 
 Beside the patches a window holds, for every step of the horizon, J simple forecasts (seasonal
 naive of the last seasons, with drift, level-corrected, the last value, autoregressions of this
-history, ...), and for every slot the mean error that seasonal naive had so far ahead in it: the
-unit in which a model's values are given. A constant history has scale 0, and every forecast of it
-is that constant.
+history, ...), with the errors that they would have made shortly before; and for every slot the mean
+error that seasonal naive had so far ahead in it, the unit in which a model's values are given. A
+constant history has scale 0, and every forecast of it is that constant.
 
 A missing value (NaN) enters a patch as 0 with its flag unset; only the simple forecasts look back
 to the value before it.
@@ -36,7 +36,7 @@ SEASONS = 8
 """Seasons that the simple forecasts look back."""
 SIMPLE = SEASONS + 6
 """Simple forecasts J; the first is seasonal naive, the last an autoregression."""
-FACTS = 7
+FACTS = 7 + SIMPLE
 """Facts of a slot G."""
 RECENT = 1500
 """Values to which the autoregressions are fitted."""
@@ -279,7 +279,8 @@ def _differenced(x: Floats, season: int, steps: int, naive_H: Floats) -> Floats:
 def _facts(
     z: Floats, known: NDArray[np.bool_], season: int, patch: int, units: Floats
 ) -> NDArray[np.float32]:
-    """[S, G]: how large errors are, how far ahead it is, how long the season and the history."""
+    """[S, G]: how large errors are, how far ahead it is, how long the season and the history, and
+    which of the simple forecasts did well so far."""
     slots = len(units)
     ahead = np.arange(1, slots + 1) * patch
     facts = np.empty((slots, FACTS))
@@ -290,4 +291,15 @@ def _facts(
     facts[:, 4] = np.log(season) / 4
     facts[:, 5] = np.log(len(z)) / 8
     facts[:, 6] = 1.0 - known.mean()
+    facts[:, 7:] = _simple_errors(z, season, float(units[0]))
     return facts.astype(np.float32)
+
+
+def _simple_errors(z: Floats, season: int, unit: float) -> Floats:
+    """Log errors [J], in units, of the simple forecasts of the history's last values from those
+    before; zeros where it is too short."""
+    steps = min(max(season, 8), 24, len(z) // 3)
+    if steps < 4:
+        return np.zeros(SIMPLE)
+    errors_HJ = np.abs(_simple(z[:-steps], season, steps) - z[-steps:, None])
+    return np.asarray(np.log(0.05 + errors_HJ.mean(axis=0) / unit).clip(-3.0, 5.0))

@@ -140,6 +140,20 @@ def test_the_forecast_is_that_of_the_exact_autoregression(tmp_path: Path) -> Non
     np.testing.assert_allclose(high, np.quantile(paths, 0.9, axis=0), atol=0.06)
 
 
+def test_every_solver_and_hidden_layers_forecast(tmp_path: Path) -> None:
+    source = table(tmp_path, {"a": simulate([0.9], 200, seed=0, level=10.0)})
+    common = ["horizon=4", "lags=2", "windows=0", "calibrate=false"]
+    found = {
+        name: rows_of(source, sets=[*common, *name.split()])[0]
+        for name in ("solver=exact", "solver=levinson penalty=none", "solver=sgd hidden=4")
+    }
+    exact = np.array(found["solver=exact"]["forecast"])
+    for row in found.values():
+        assert row["status"] == "ok"
+        np.testing.assert_allclose(row["forecast"], exact, atol=0.6)
+        assert row["quantiles"]["0.9"][3] > row["quantiles"]["0.9"][0]
+
+
 def test_rows_do_not_depend_on_batches_or_company(tmp_path: Path, neural: Card) -> None:
     both = table(tmp_path, {"a": history(0, 90), "b": history(1, 40)})
     alone = table(tmp_path, {"b": history(1, 40)}, "alone.csv")
@@ -148,6 +162,17 @@ def test_rows_do_not_depend_on_batches_or_company(tmp_path: Path, neural: Card) 
         (_, b) = rows_of(both, neural, decoder=decoder, sets=sets)
         (one,) = rows_of(alone, neural, decoder=decoder, sets=sets, batch_size=1)
         np.testing.assert_allclose(b["forecast"], one["forecast"], rtol=1e-3, atol=1e-3)
+
+
+def test_columns_that_a_model_does_not_use_are_named(tmp_path: Path, neural: Card) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["ds,y,price"] + [f"{t},{rng.normal()},{rng.normal()}" for t in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    sets = ["past=price", "horizon=4"]
+    (row,) = rows_of(str(tmp_path / "t.csv"), neural, decoder="nar", sets=sets)
+    assert "price" in row["notes"][0]
+    (row,) = rows_of(str(tmp_path / "t.csv"), decoder="nar", sets=sets)
+    assert "notes" not in row
 
 
 def test_the_seed_decides_the_paths(tmp_path: Path, neural: Card) -> None:
