@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from small_forecasters import history, random_forecaster
+from tests.time_series.small_forecasters import history, random_forecaster
 
 from seqgen.batching import list_entries, plan_batches
 from seqgen.errors import ConfigError, UsageError

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_forecasters import history, random_forecaster
+from tests.time_series.small_forecasters import history, random_forecaster
 from torch import Tensor
 
 from seqgen.canvas import Canvas
