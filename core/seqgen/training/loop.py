@@ -81,8 +81,7 @@ def fit(
 
     log = _Log(folder / "log.jsonl", report, quiet=rank > 0, keep_until=step)
     started = time.monotonic()
-    totals: dict[str, float] = {}
-    since = 0
+    totals: dict[str, list[float]] = {}
     result = log.last_validation()
     run.model.train()
     last = min(config.stop or config.steps, config.steps)
@@ -115,15 +114,15 @@ def fit(
         if average is not None:
             average.update(run.model, step)
         step += 1
-        since += 1
         for name, figure in figures.items():
-            totals[name] = totals.get(name, 0.0) + figure
+            totals.setdefault(name, []).append(figure)
         minutes = (spent + time.monotonic() - started) / 60
         # Early figures: a wrong set-up shows in the first minute, not at the first full interval.
         if step % config.log_every == 0 or step in (1, 5, 10, 20) or step == last:
-            means = {name: total / since for name, total in totals.items()}
+            # Not every loss occurs in every step: stages differ.
+            means = {name: sum(each) / len(each) for name, each in totals.items()}
             log.write({"step": step, "minutes": minutes, "lr": rate, **means})
-            totals, since = {}, 0
+            totals = {}
         if step % config.validate_every == 0 or step == last:
             with _evaluating(run.model, average):
                 metrics = run.validate() if rank == 0 else {}
