@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -60,9 +61,17 @@ def test_sizes_and_settings(model: CasanovoModel) -> None:
 
 
 def test_nothing_foreign_is_imported() -> None:
-    load_casanovo(GOLDEN)
+    """In an interpreter of its own: the test's own packages bring some of them along."""
+    code = (
+        "import sys; from pathlib import Path; "
+        "from seqgen_peptides.casanovo import load_casanovo; "
+        f"load_casanovo(Path({str(GOLDEN)!r})); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     foreign = {"casanovo", "depthcharge", "lightning", "pytorch_lightning", "sortedcontainers"}
-    assert not foreign & set(sys.modules)
+    loaded = set(done.stdout.split())
+    assert "seqgen_peptides.casanovo" in loaded
+    assert not foreign & loaded
 
 
 def test_foreign_objects_are_data() -> None:
