@@ -7,7 +7,9 @@ of its class; a traceback appears only with `--debug`.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class SeqgenError(Exception):
@@ -68,3 +70,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known: {', '.join(names) if names else 'none'}."
+
+
+def similar_path(path: Path) -> str:
+    """What to do about a path that does not exist: the file beside it that was meant, perhaps."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return f"the folder {path.parent} does not exist either"
+    close = difflib.get_close_matches(path.name, names, n=1)
+    if close:
+        return f"did you mean {path.parent / close[0]}?"
+    return "check the path; a relative one counts from the current folder"

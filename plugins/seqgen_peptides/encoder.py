@@ -9,7 +9,7 @@ Shapes: B spectra, P peaks, T = 1 + P states, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from seqgen_peptides.sines import MassSines
 from seqgen_peptides.spectra import SpectrumBatch
 
 MAX_CHARGE = 10
+INTENSITY_FEATURES = 2
 RADIANS_PER_DALTON = 40.0
 """Finest rotation by m/z: a turn is 0.16 Da, so distances are told apart to about 0.02 Da."""
 
@@ -45,7 +46,6 @@ class EncoderConfig:
     complement: bool = True
     rotary: bool = True
     ladder: bool = True
-    peak_features: int = field(default=2, init=False)
 
 
 class SpectrumEncoder(nn.Module):
@@ -58,7 +58,7 @@ class SpectrumEncoder(nn.Module):
         self.config = config
         width = config.transformer.width
         self.sines = MassSines(config.sines)
-        features = config.sines * (2 if config.complement else 1) + config.peak_features
+        features = config.sines * (2 if config.complement else 1) + INTENSITY_FEATURES
         self.peak = nn.Linear(features, width)
         if config.ladder:
             self.steps = nn.Linear(len(residues) * LADDER, width, bias=False)

@@ -7,10 +7,8 @@ disk space (in $TMPDIR) and not memory, and makes every file a plain one for the
 
 from __future__ import annotations
 
-import difflib
 import glob
 import gzip
-import os
 import sys
 import tempfile
 import zlib
@@ -19,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from seqgen.errors import InputError
+from seqgen.errors import InputError, similar_path
 
 Format = Literal["mgf", "mzml", "mzxml"]
 
@@ -70,7 +68,7 @@ def find_files(source: str) -> list[tuple[str, Path]]:
         if not named:
             raise InputError(f"no file matches {source}", fix="check the pattern and the folder")
         return named
-    raise InputError(f"{source} does not exist", fix=_similar(path))
+    raise InputError(f"{source} does not exist", fix=similar_path(path))
 
 
 def is_spectrum_file(path: Path) -> bool:
@@ -220,14 +218,3 @@ def _blocks(stream: Any) -> Iterator[bytes | Exception]:
         if not block:
             return
         yield block
-
-
-def _similar(path: Path) -> str:
-    try:
-        names = os.listdir(path.parent)
-    except OSError:
-        return f"the folder {path.parent} does not exist either"
-    close = difflib.get_close_matches(path.name, names, n=1)
-    if close:
-        return f"did you mean {path.parent / close[0]}?"
-    return "check the path; a relative one counts from the current folder"

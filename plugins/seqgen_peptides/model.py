@@ -72,7 +72,7 @@ class PeptideConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> PeptideConfig:
         """From `asdict` of a config, as a checkpoint holds it."""
         encoder = dict(values["encoder"])
-        encoder.pop("peak_features", None)
+        encoder.pop("peak_features", None)  # a constant that the shipped file still names
         encoder["transformer"] = TransformerConfig(**encoder["transformer"])
         return cls(
             **{

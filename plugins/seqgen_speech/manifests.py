@@ -6,7 +6,6 @@ duration 0, and the error comes when it is read.
 
 from __future__ import annotations
 
-import difflib
 import glob
 import json
 import os
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from seqgen.errors import InputError
+from seqgen.errors import InputError, similar_path
 from seqgen_speech.audio import SUFFIXES, probe_seconds
 from seqgen_speech.resample import Wave
 from seqgen_speech.text import DIGITS
@@ -98,7 +97,7 @@ def list_items(source: str, *, references: References = "auto") -> Iterator[Spee
     elif glob.has_magic(source):
         yield from _pattern(source, references)
     else:
-        raise InputError(f"{source} does not exist", fix=_similar(path))
+        raise InputError(f"{source} does not exist", fix=similar_path(path))
 
 
 def _file(path: Path, key: str, references: References) -> SpeechItem:
@@ -298,14 +297,3 @@ def _range(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:
 
 def _pick(row: Mapping[str, Any], keys: Iterable[str]) -> Any:
     return next((row[key] for key in keys if row.get(key) is not None), None)
-
-
-def _similar(path: Path) -> str:
-    try:
-        names = os.listdir(path.parent)
-    except OSError:
-        return f"the folder {path.parent} does not exist either"
-    close = difflib.get_close_matches(path.name, names, n=1)
-    if close:
-        return f"did you mean {path.parent / close[0]}?"
-    return "check the path; a relative one counts from the current folder"

@@ -6,11 +6,9 @@ return too), begin with a byte-order mark, be packed with gzip, or come from sta
 
 from __future__ import annotations
 
-import difflib
 import glob
 import gzip
 import io
-import os
 import re
 import sys
 import warnings
@@ -21,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqgen.errors import InputError, PluginError
+from seqgen.errors import InputError, PluginError, similar_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +89,7 @@ def find_tables(source: str) -> list[Path]:
         if not found:
             raise InputError(f"no file matches {source}", fix="check the pattern and the folder")
         return found
-    raise InputError(f"{source} does not exist", fix=_similar(path))
+    raise InputError(f"{source} does not exist", fix=similar_path(path))
 
 
 def open_table(path: Path, *, separator: str = "", decimal: str = ".") -> TableFile:
@@ -162,17 +160,6 @@ def pyarrow() -> Any:
             fix="pip install pyarrow (the extra time-series of seqgen-kit)",
         ) from error
     return pa
-
-
-def _similar(path: Path) -> str:
-    try:
-        names = os.listdir(path.parent)
-    except OSError:
-        return f"the folder {path.parent} does not exist either"
-    close = difflib.get_close_matches(path.name, names, n=1)
-    if close:
-        return f"did you mean {path.parent / close[0]}?"
-    return "check the path; a relative one counts from the current folder"
 
 
 def _is_table(path: Path) -> bool:
