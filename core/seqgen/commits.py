@@ -9,13 +9,15 @@ Shapes: B rows, Q slots of the group.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from seqgen.heads.base import Proposal
+from seqgen import noise
+from seqgen.heads.base import Proposal, Request
 
 Ties = Literal["earliest", "topk"]
 """Which of equally confident slots go first.
@@ -28,17 +30,18 @@ matters where ties are common: `top_k=1` makes every confidence 1 there.
 
 
 class CommitRule(Protocol):
-    """(proposal, open slots, pass) -> slots to keep."""
+    """(proposal, open slots, size of the group, request) -> slots to keep."""
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
         """Slots to commit, bool [B, Q], a subset of `open_BQ`.
 
         Args:
             open_BQ: slots still to be decided.
             size_B: slots of the group in use, decided or not.
-            refinement: number of the pass within the group, from 0.
+            request: what was asked of the head; its `draw` is the number of the pass within the
+                group, from 0.
         """
         ...
 
@@ -55,7 +58,7 @@ class All:
     """Everything at once."""
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
         return open_BQ
 
@@ -70,10 +73,10 @@ class Sequential:
     steps: int
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
         rank = open_BQ.cumsum(dim=1) - 1
-        return open_BQ & (rank < quota(size_B, self.steps, refinement)[:, None])
+        return open_BQ & (rank < quota(size_B, self.steps, request.draw)[:, None])
 
     def passes(self, size: int, opened: int) -> tuple[int, int]:
         return _quota_passes(size, opened, self.steps)
@@ -90,13 +93,82 @@ class ConfidenceQuota:
     ties: Ties = "earliest"
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
-        count_B = quota(size_B, self.steps, refinement)
+        count_B = quota(size_B, self.steps, request.draw)
         return _best(proposal.confidence_BQ, open_BQ, count_B, self.ties)
 
     def passes(self, size: int, opened: int) -> tuple[int, int]:
         return _quota_passes(size, opened, self.steps)
+
+
+@dataclass(frozen=True)
+class ScheduledConfidence:
+    """The most confident open slots, few in the first passes and many in the last (MaskGIT).
+
+    After pass r = 1..R of a group of n open slots, floor(n f(r / R)) are still open, with f(x) =
+    cos(pi x / 2) or 1 - x (Chang et al. 2022, arXiv 2202.04200, section 3.2), but at least one slot
+    a pass is decided. Slots are ranked by log confidence + annealing * (1 - r / R) * g with Gumbel
+    noise g, which keeps early passes from filling the most common values everywhere.
+
+    Attributes:
+        steps: passes R.
+        schedule: f.
+        annealing: temperature of the noise.
+        rank: `confidence`, or `random` for a random order (MAR, Li et al. 2024, arXiv 2406.11838).
+        ties: which of equally confident slots go first.
+    """
+
+    steps: int
+    schedule: Literal["cosine", "linear"] = "cosine"
+    annealing: float = 0.0
+    rank: Literal["confidence", "random"] = "confidence"
+    ties: Ties = "earliest"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+        if self.schedule not in ("cosine", "linear"):
+            raise ValueError(f"unknown schedule {self.schedule!r}: cosine, linear")
+        if self.annealing < 0:
+            raise ValueError(f"annealing must be 0 or more, not {self.annealing}")
+
+    def __call__(
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
+    ) -> Tensor:
+        left = self._left(request.draw)
+        # float64: a rounding below a whole number would leave one slot less open than on the host.
+        target_B = (size_B.double() * left + 1e-9).floor().long()
+        count_B = (open_BQ.sum(dim=1) - target_B).clamp(min=1)
+        return _best(self._score(proposal, request), open_BQ, count_B, self.ties)
+
+    def passes(self, size: int, opened: int) -> tuple[int, int]:
+        count = 0
+        while opened > 0:
+            opened -= max(opened - math.floor(size * self._left(count) + 1e-9), 1)
+            count += 1
+        return count, count
+
+    def _left(self, refinement: int) -> float:
+        """The part of the slots that is still open after a pass."""
+        done = min((refinement + 1) / self.steps, 1.0)
+        if done == 1.0:
+            return 0.0
+        return math.cos(math.pi / 2 * done) if self.schedule == "cosine" else 1 - done
+
+    def _score(self, proposal: Proposal, request: Request) -> Tensor:
+        seeds, slots = request.canvas.seeds_B, request.slots_BQ
+        if self.rank == "random":
+            return noise.uniform(seeds, slots, _RANK_DRAW)
+        if self.annealing == 0:
+            return proposal.confidence_BQ
+        u_BQ = noise.uniform(seeds, slots, _RANK_DRAW + request.draw)
+        amount = self.annealing * (1 - min((request.draw + 1) / self.steps, 1.0))
+        return proposal.confidence_BQ.clamp(min=1e-20).log() - amount * (-u_BQ.log()).log()
+
+
+_RANK_DRAW = 1 << 20
+"""Draws of the noise that ranks slots, far from those that choose values."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +180,10 @@ class Threshold:
     ties: Ties = "earliest"
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
         sure_BQ = open_BQ & (proposal.confidence_BQ > self.threshold)
-        count_B = quota(size_B, self.steps, refinement)
+        count_B = quota(size_B, self.steps, request.draw)
         best_BQ = _best(proposal.confidence_BQ, open_BQ, count_B, self.ties)
         return torch.where((sure_BQ.sum(dim=1) >= count_B)[:, None], sure_BQ, best_BQ)
 
@@ -131,7 +203,7 @@ class EntropyBound:
     strict: bool = True
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
         if proposal.logits_BQV is None:
             raise ValueError("EntropyBound needs a head with logits")

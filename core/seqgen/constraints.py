@@ -178,7 +178,7 @@ class Alive:
     head: ConstrainedHead
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
         return open_BQ & ~self.head.dead_B[:, None]
 

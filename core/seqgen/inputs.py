@@ -3,6 +3,7 @@
 `ShiftedInputs` is the usual autoregressive feed (the previous value; the row reads out this slot).
 `MaskedInputs` feeds a committed slot its value and an open slot a mask embedding; the row reads out
 the same slot, so any order works. `GivenInputs` feeds embeddings that the context holds.
+`NeighbourInputs` feeds decided slots only and reads the others off their neighbours' rows.
 `ValueInputs` and `MaskedValueInputs` are the first two for continuous values.
 
 Shapes: B rows, R slots fed, S slots, D width, V vocabulary, C channels of a continuous value.
@@ -64,13 +65,24 @@ class ShiftedInputs(RasterInputs):
     Args:
         start_id: the start token. None for models that have none (Qwen3): then slot 0 is never fed
             and a prompt must give its value.
+        conditioned: at slot 0 enters `Context.condition_BD` (a class) in place of a start token.
+        adds_given: add `Context.given_BSD` to every slot.
     """
 
-    def __init__(self, embedding: nn.Embedding, *, start_id: int | None) -> None:
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        *,
+        start_id: int | None = None,
+        conditioned: bool = False,
+        adds_given: bool = False,
+    ) -> None:
         super().__init__()
         self.embedding = embedding
         self.start_id = start_id
-        self.first_slot = 1 if start_id is None else 0
+        self.conditioned = conditioned
+        self.adds_given = adds_given
+        self.first_slot = 1 if start_id is None and not conditioned else 0
 
     def forward(
         self,
@@ -83,12 +95,35 @@ class ShiftedInputs(RasterInputs):
         if self.start_id is not None:
             ids = torch.where(slots_BR == 0, self.start_id, ids)
         x: Tensor = self.embedding(ids)
-        return x
+        if self.conditioned:
+            x = torch.where((slots_BR == 0)[..., None], _condition(context)[:, None], x)
+        return _plus_given(x, slots_BR, context) if self.adds_given else x
 
     def embed(self, ids_BS: Tensor, context: Context | None = None) -> Tensor:
         """Embeddings [B, S, D] of shifted ids at slots 0..S-1, for teacher forcing."""
         x: Tensor = self.embedding(ids_BS)
         return x
+
+    def embed_before(self, ids_BS: Tensor, context: Context | None = None) -> Tensor:
+        """Embeddings [B, S, D] of slots that hold these values, for teacher forcing.
+
+        Without a start, S is one less: the first slot is not fed.
+        """
+        if self.start_id is None and not self.conditioned:
+            x = self.embed(ids_BS[:, :-1], context)
+        else:
+            before_BS = torch.cat([ids_BS[:, :1], ids_BS[:, :-1]], dim=1)
+            if self.start_id is not None:
+                before_BS = torch.cat(
+                    [torch.full_like(ids_BS[:, :1], self.start_id), ids_BS[:, :-1]], dim=1
+                )
+            x = self.embed(before_BS, context)
+            if self.conditioned:
+                x = torch.cat([_condition(context)[:, None].to(x.dtype), x[:, 1:]], dim=1)
+        if not self.adds_given:
+            return x
+        slots_1S = torch.arange(self.first_slot, self.first_slot + x.shape[1], device=x.device)
+        return _plus_given(x, slots_1S[None], context)
 
 
 class MaskedInputs(nn.Module):
@@ -176,6 +211,99 @@ class GivenInputs(nn.Module):
         if context is None or context.given_BSD is None:
             raise ValueError("GivenInputs needs a context with given_BSD")
         return take(context.given_BSD, slots_BR)
+
+
+class DecidedInputs(nn.Module):
+    """Base of inputs that feed decided slots only.
+
+    A slot to decide has no row of its own: it is read off the rows of slots decided before. Every
+    order works in which those belong to the group just before its own; the first group is a prompt.
+    """
+
+    settles_open = True
+    first_slot = 0
+
+    def read(self, hidden_BRD: Tensor, table: OrderTable, first: int, slots_BQ: Tensor) -> Tensor:
+        """States [B, Q, W] of slots to decide.
+
+        Args:
+            hidden_BRD: rows of the slots `table.sequence_S[first : first + R]`.
+            slots_BQ: [1, Q].
+        """
+        raise TypeError(f"{type(self).__name__} must define read()")
+
+
+class NeighbourInputs(DecidedInputs):
+    """Each token predicts its neighbour on the right and the one below (NAR, arXiv 2503.10696).
+
+    The slot at (i, j) is read off the rows of its left and its upper neighbour, as [left / n |
+    above / n], with n how many of the two there are and zeros for one that is not. Two heads
+    without bias, averaged where both apply, are one such head over 2 D numbers. Both neighbours of
+    the first slot are the prefix: slot 0, where `Context.condition_BD` enters. For `Diagonals` with
+    a prefix of 1.
+
+    Args:
+        embedding: table of the values.
+        height, width: rows and columns of the grid.
+        exits: 1: both are read off the same states. 2: the backbone gives [B, R, 2 D], states for
+            the right neighbour and for the one below (NAR's extra layer).
+        adds_given: add `Context.given_BSD` to every slot.
+    """
+
+    source_S2: Tensor
+    weight_S2: Tensor
+
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        *,
+        height: int,
+        width: int,
+        exits: int = 1,
+        adds_given: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.exits = exits
+        self.adds_given = adds_given
+        index = torch.arange(height * width)
+        row, column = index // width, index % width
+        both = torch.stack([column > 0, row > 0], dim=1)
+        left_above = torch.stack([index, index + 1 - width], dim=1)  # slots, behind the prefix
+        left_above = torch.where(both, left_above, left_above.flip(1))
+        origin = torch.tensor([[0, 0]])  # the prefix itself, which is never read
+        source = torch.cat([origin, origin, left_above[1:]])
+        both[0] = True
+        weight = both.float() / both.sum(dim=1, keepdim=True)
+        self.register_buffer("source_S2", source, persistent=False)
+        self.register_buffer("weight_S2", torch.cat([weight[:1], weight]), persistent=False)
+
+    def forward(
+        self,
+        canvas: Canvas,
+        slots_BR: Tensor,
+        valid_BR: Tensor | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        return self._embed(canvas.take(slots_BR), slots_BR, context)
+
+    def embed_before(self, ids_BS: Tensor, context: Context | None = None) -> Tensor:
+        """Embeddings [B, S, D] of all slots, the prefix with any value, for teacher forcing."""
+        slots_1S = torch.arange(ids_BS.shape[1], device=ids_BS.device)[None]
+        return self._embed(ids_BS, slots_1S, context)
+
+    def read(self, hidden_BRD: Tensor, table: OrderTable, first: int, slots_BQ: Tensor) -> Tensor:
+        source_Q2 = self.source_S2[slots_BQ[0]]
+        place_Q2 = table.rank_S[source_Q2] - first
+        states = hidden_BRD.view(*hidden_BRD.shape[:2], self.exits, -1)
+        read = [states[:, place_Q2[:, n], min(n, self.exits - 1)] for n in (0, 1)]
+        weight_Q2 = self.weight_S2[slots_BQ[0]].to(hidden_BRD.dtype)
+        return (torch.stack(read, dim=2) * weight_Q2[..., None]).flatten(2)
+
+    def _embed(self, ids_BR: Tensor, slots_BR: Tensor, context: Context | None) -> Tensor:
+        x: Tensor = self.embedding(ids_BR)
+        x = torch.where((slots_BR == 0)[..., None], _condition(context)[:, None].to(x.dtype), x)
+        return _plus_given(x, slots_BR, context) if self.adds_given else x
 
 
 class ValueInputs(RasterInputs):
@@ -311,6 +439,12 @@ def _project(
     # What lies in an open slot may be anything, and NaN times a weight of 0 is NaN.
     x: Tensor = projection(values_BRC.masked_fill(~known_BR[..., None], 0).to(like.dtype))
     return x
+
+
+def _condition(context: Context | None) -> Tensor:
+    if context is None or context.condition_BD is None:
+        raise ValueError("these inputs need a context with condition_BD")
+    return context.condition_BD
 
 
 def _plus_given(x_BRD: Tensor, slots_BR: Tensor, context: Context | None) -> Tensor:

@@ -22,7 +22,7 @@ from seqgen.canvas import Canvas
 from seqgen.commits import CommitRule
 from seqgen.events import Event
 from seqgen.heads.base import Request
-from seqgen.inputs import RasterInputs, require_prompt
+from seqgen.inputs import DecidedInputs, RasterInputs, require_prompt
 from seqgen.logits import GREEDY, Sampling
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order, OrderTable, Step, closed_prompt, steps
@@ -82,10 +82,16 @@ def decode(
         fewest, most = _passes(step, canvas, table, recipe)
         for refinement in range(most):
             hidden_BQD = feed.forward(step)
-            proposal = model.head.propose(
-                hidden_BQD, Request(canvas, step.slots_BQ, recipe.sampling, refinement)
+            request = Request(
+                canvas,
+                step.slots_BQ,
+                recipe.sampling,
+                refinement,
+                step.index * most + refinement,
+                step.total * most,
             )
-            keep_BQ = recipe.commit(proposal, open_BQ, size_B, refinement)
+            proposal = model.head.propose(hidden_BQD, request)
+            keep_BQ = recipe.commit(proposal, open_BQ, size_B, request)
             canvas.commit(
                 step.slots_BQ,
                 proposal.values,
@@ -143,6 +149,9 @@ class _Feed:
         """Uniform rows: the first group that is not in the cache."""
         self.next_group = 0 if ragged else table.starts.index(prompt.shape[1])
         """Uniform rows: the group after the last decided one."""
+        self.last = torch.empty(0)
+        """Inputs of decided slots: hidden states of the last pass, of the slots from a place on."""
+        self.last_first = 0
         self.chunks: list[tuple[Tensor, Tensor | None]] = []
         """Ragged rows: decided slots that are not in the cache."""
         if ragged and prompt.shape[1] > first:
@@ -155,6 +164,8 @@ class _Feed:
 
     def forward(self, step: Step) -> Tensor:
         """Hidden states of the step's slots [B, Q, D]."""
+        if isinstance(self.model.inputs, DecidedInputs):
+            return self._read(self.model.inputs, step)
         slots, valid, lead = self._joined(step)
         hidden = self._pass(slots, valid, alone=lead == 0)
         if self.cache is not None:
@@ -165,6 +176,21 @@ class _Feed:
                 self.first_group = step.group + opens
         return hidden[:, lead:]
 
+    def _read(self, inputs: DecidedInputs, step: Step) -> Tensor:
+        """Feed the decided slots that are new; read the step's slots off decided ones."""
+        if step.group is None:
+            raise ValueError("inputs of decided slots need prompts of one length")
+        slots, valid = self._span(self.first_group, step.group)
+        first = self.table.starts[self.first_group]
+        if slots.shape[1]:
+            alone = self.cache is not None and step.group == self.first_group + 1
+            self.last = self._pass(slots, valid, alone=alone)
+            self.last_first = first
+            if self.cache is not None:
+                self._settle(valid, slots.shape[1])
+                self.first_group = step.group
+        return inputs.read(self.last, self.table, self.last_first, step.slots_BQ)
+
     def close(self, step: Step) -> None:
         """The step's slots are decided; they lead the next pass unless they are settled."""
         if step.group is None and (self.cache is None or not self.model.inputs.settles_open):
@@ -174,7 +200,7 @@ class _Feed:
 
     def settle_pending(self) -> int:
         """Write the keys and values of decided slots in a pass of their own; returns passes."""
-        if self.cache is None:
+        if self.cache is None or isinstance(self.model.inputs, DecidedInputs):
             return 0
         if self.chunks:
             slots, valid = _concatenate(self.chunks, self.canvas.batch)

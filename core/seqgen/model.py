@@ -30,6 +30,8 @@ class Context:
         states_BTD: encoder states for cross-attention.
         valid_BT: bool, frames in use; None if all are.
         given_BSD: an input embedding for every slot (CIF, upsampled scale), for `GivenInputs`.
+        condition_BD: a vector for the whole row (a class), for inputs that begin with it and for
+            backbones with adaptive norms.
         layers: keys and values of `states_BTD` a backbone layer, filled by `Backbone.prepare`, so
             that a decode projects the context once.
     """
@@ -37,6 +39,7 @@ class Context:
     states_BTD: Tensor | None = None
     valid_BT: Tensor | None = None
     given_BSD: Tensor | None = None
+    condition_BD: Tensor | None = None
     layers: tuple[tuple[Tensor, Tensor], ...] = field(default=(), repr=False)
 
     @property
@@ -132,9 +135,17 @@ class SequenceModel(nn.Module):
 
 def _branch_contexts(context: Context | None, branches: int) -> list[Context | None]:
     """Each branch's own part of the embeddings that enter at the slots."""
-    if context is None or context.given_BSD is None:
+    if context is None or (context.given_BSD is None and context.condition_BD is None):
         return [context] * branches
-    return [replace(context, given_BSD=given) for given in context.given_BSD.chunk(branches)]
+    given, condition = context.given_BSD, context.condition_BD
+    return [
+        replace(context, given_BSD=own_given, condition_BD=own_condition)
+        for own_given, own_condition in zip(
+            [None] * branches if given is None else given.chunk(branches),
+            [None] * branches if condition is None else condition.chunk(branches),
+            strict=True,
+        )
+    ]
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
@@ -45,6 +45,20 @@ class OrderTable:
     def groups(self) -> int:
         return len(self.starts) - 1
 
+    @cached_property
+    def rank_S(self) -> Tensor:
+        """Place of each slot in `sequence_S`."""
+        return self.sequence_S.argsort()
+
+    @cached_property
+    def prompts(self) -> tuple[int, ...]:
+        """Slots a prompt must have to fill the first g groups, for g = 0, 1, ..."""
+        if self.contiguous:
+            return self.starts
+        sequence = self.sequence_S.tolist()
+        ends = [max(sequence[a:b]) + 1 for a, b in pairwise(self.starts)]
+        return (0, *accumulate(ends, max))
+
     @property
     def widest(self) -> int:
         """Slots of the largest group."""
@@ -68,12 +82,14 @@ class Step:
         slots_BQ: its slots, int64 [B, Q]; [1, Q] when all rows work on the same group.
         valid_BQ: bool [B, Q], slots in use; None if all are.
         group: the group, a host number; None where rows work on different groups.
+        total: how many steps the decode takes at most.
     """
 
     index: int
     slots_BQ: Tensor
     valid_BQ: Tensor | None
     group: int | None = None
+    total: int = 1
 
 
 class Order(Protocol):
@@ -147,7 +163,7 @@ def steps(table: OrderTable, canvas: Canvas) -> Iterator[Step]:
             valid = None
             if not canvas.uniform_length:
                 valid = slots < canvas.limit_B[:, None]
-            yield Step(index, slots, valid, group)
+            yield Step(index, slots, valid, group, last - first)
         return
 
     _require_contiguous(table, "prompts of different lengths")
@@ -157,14 +173,15 @@ def steps(table: OrderTable, canvas: Canvas) -> Iterator[Step]:
     first_B = torch.where(canvas.prompt_B < total, first_B, table.groups)
     offset_Q = torch.arange(table.widest, device=device)
     last_B = table.group_S[(canvas.limit_B - 1).clamp(min=0)] + 1
-    for index in range(int((last_B - first_B).max())):
+    total_steps = int((last_B - first_B).max())
+    for index in range(total_steps):
         group_B = first_B + index
         begin_B = starts[group_B.clamp(max=table.groups)]
         end_B = starts[(group_B + 1).clamp(max=table.groups)]
         slots = begin_B[:, None] + offset_Q
         valid = (slots < end_B[:, None]) & (slots < canvas.limit_B[:, None])
         # Unused slots wrap around, so that no slot of a row is named twice.
-        yield Step(index, slots % total, valid)
+        yield Step(index, slots % total, valid, total=total_steps)
 
 
 def closed_prompt(table: OrderTable, canvas: Canvas) -> tuple[Tensor, Tensor | None]:
@@ -185,16 +202,7 @@ def closed_prompt(table: OrderTable, canvas: Canvas) -> tuple[Tensor, Tensor | N
 
 def _first_open(table: OrderTable, canvas: Canvas, prompt: int) -> int:
     """The first group with a slot that is not part of the prompt."""
-    if prompt == 0:
-        return 0
-    if not table.contiguous:
-        _require_contiguous(table, "a prompt")
-    return _whole_groups(table, prompt)
-
-
-def _whole_groups(table: OrderTable, slots: int) -> int:
-    """How many groups lie wholly within the first `slots` slots (contiguous orders)."""
-    return bisect.bisect_right(table.starts, slots) - 1
+    return bisect.bisect_right(table.prompts, prompt) - 1
 
 
 def _group_at(table: OrderTable, length: int) -> int:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqgen.canvas import Canvas
 from seqgen.commits import (
     All,
     CommitRule,
@@ -18,7 +19,8 @@ from seqgen.commits import (
     Threshold,
     quota,
 )
-from seqgen.heads.base import Proposal
+from seqgen.heads.base import Proposal, Request
+from seqgen.logits import GREEDY
 
 Rows = list[list[tuple[float, bool]]]
 """(confidence, open) of each slot of each row."""
@@ -40,6 +42,13 @@ def tensors(rows: Rows) -> tuple[Proposal, torch.Tensor, torch.Tensor]:
     return Proposal(torch.zeros_like(open_BQ, dtype=torch.int64), confidence), open_BQ, size_B
 
 
+def asked(open_BQ: torch.Tensor, refinement: int) -> Request:
+    slots = torch.arange(open_BQ.shape[1])[None]
+    seeds = torch.arange(open_BQ.shape[0])
+    canvas = Canvas(torch.zeros(open_BQ.shape, dtype=torch.int64), seeds=seeds)
+    return Request(canvas, slots, GREEDY, refinement)
+
+
 def due(size: int, steps: int, refinement: int) -> int:
     return size // steps + (1 if refinement < size % steps else 0)
 
@@ -57,7 +66,7 @@ def test_rules_by_definition(rows: Rows, steps: int, refinement: int, t: float) 
     count = due(len(rows[0]), steps, refinement)
 
     def kept(rule: CommitRule) -> list[list[bool]]:
-        return rule(proposal, open_BQ, size_B, refinement).tolist()
+        return rule(proposal, open_BQ, size_B, asked(open_BQ, refinement)).tolist()
 
     assert kept(All()) == [[o for _, o in row] for row in rows]
     first = [
@@ -89,7 +98,9 @@ def test_entropy_bound_both_ways(rows: Rows, seed: int, bound: float) -> None:
     logits = 3 * torch.randn(*open_BQ.shape, 5, generator=generator)
     proposal = Proposal(torch.zeros_like(open_BQ, dtype=torch.int64), open_BQ.float(), logits)
     for strict in (True, False):
-        got = EntropyBound(bound, strict=strict)(proposal, open_BQ, size_B, 0).tolist()
+        got = EntropyBound(bound, strict=strict)(
+            proposal, open_BQ, size_B, asked(open_BQ, 0)
+        ).tolist()
         for row, marks in enumerate(got):
             entropies = {
                 i: entropy(logits[row, i].tolist())
@@ -115,10 +126,13 @@ def entropy(logits: list[float]) -> float:
 def test_banned_values_have_no_entropy() -> None:
     logits = torch.tensor([[[0.0, 0.0, -torch.inf], [0.0, -torch.inf, -torch.inf]]])
     proposal = Proposal(torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2), logits)
-    kept = EntropyBound(0.5)(proposal, torch.ones(1, 2, dtype=torch.bool), torch.tensor([2]), 0)
+    open_BQ = torch.ones(1, 2, dtype=torch.bool)
+    request = asked(open_BQ, 0)
+    kept = EntropyBound(0.5)(proposal, open_BQ, torch.tensor([2]), request)
     assert kept.tolist() == [[False, True]]
+    without = Proposal(proposal.values, torch.ones(1, 2))
     with pytest.raises(ValueError, match="head with logits"):
-        EntropyBound(0.5)(Proposal(proposal.values, torch.ones(1, 2)), kept, torch.tensor([2]), 0)
+        EntropyBound(0.5)(without, kept, torch.tensor([2]), request)
 
 
 @settings(max_examples=100, deadline=None)
@@ -139,7 +153,7 @@ def test_the_promised_number_of_passes_closes_the_group(rows: Rows, steps: int, 
                 confidence = torch.rand(open_BQ.shape, generator=generator)
                 logits = torch.randn(*open_BQ.shape, 4, generator=generator)
                 proposal = Proposal(proposal.values, confidence, logits)
-                keep = rule(proposal, open_BQ, size_B, used)
+                keep = rule(proposal, open_BQ, size_B, asked(open_BQ, used))
                 assert not bool((keep & ~open_BQ).any())
                 open_BQ = open_BQ & ~keep
                 used += 1

@@ -105,9 +105,14 @@ def in_use(slots: torch.Tensor, valid: torch.Tensor | None, row: int) -> list[in
     return own.tolist() if valid is None else own[valid[row if len(valid) > 1 else 0]].tolist()
 
 
-def test_scattered_groups_refuse_prompts() -> None:
+def test_scattered_groups_take_prompts_of_one_length_only() -> None:
     table = table_from_groups(torch.tensor([0, 1, 0, 1]))
+    ragged = Canvas(torch.zeros(2, 4, dtype=torch.int64), prompt=[1, 2])
     with pytest.raises(ValueError, match="contiguous runs"):
-        list(steps(table, Canvas(torch.zeros(1, 4, dtype=torch.int64), prompt=1)))
+        list(steps(table, ragged))
+    # The first group is whole when the prompt holds slot 2.
+    for prompt, wanted in [(1, [[0, 2], [1, 3]]), (3, [[1, 3]])]:
+        canvas = Canvas(torch.zeros(1, 4, dtype=torch.int64), prompt=prompt)
+        assert [step.slots_BQ[0].tolist() for step in steps(table, canvas)] == wanted
     free = list(steps(table, Canvas(torch.zeros(1, 4, dtype=torch.int64))))
     assert [step.slots_BQ[0].tolist() for step in free] == [[0, 2], [1, 3]]

@@ -22,7 +22,7 @@ from seqgen.commits import ConfidenceQuota, Threshold, quota
 from seqgen.decoders import Autoregressive, BlockDiffusion
 from seqgen.decoders.base import Generated
 from seqgen.decoders.block_diffusion import Remasking
-from seqgen.heads import Proposal
+from seqgen.heads import Proposal, Request
 from seqgen.inputs import MaskedInputs
 from seqgen.logits import Ban, Sampling, TopK
 from seqgen.loop import decode
@@ -209,10 +209,10 @@ class OfficialQuota:
     rule: ConfidenceQuota | Threshold
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, refinement: int
+        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
         assert open_BQ.shape[0] == 1
-        count = int(quota(size_B, self.rule.steps, refinement))
+        count = int(quota(size_B, self.rule.steps, request.draw))
         confidence = torch.where(open_BQ, proposal.confidence_BQ, -torch.inf)
         if isinstance(self.rule, Threshold):
             sure = confidence > self.rule.threshold

@@ -14,6 +14,7 @@ from seqgen.decoders.draft_verify import DraftAndVerify, DraftDecoder, Verified
 from seqgen.decoders.hybrid import ConcatenatedMemory, FirstPass, Hybrid
 from seqgen.decoders.non_autoregressive import NonAutoregressive
 from seqgen.decoders.one_pass import OnePass
+from seqgen.decoders.ordered import Ordered
 from seqgen.decoders.speculative import Speculative
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Hybrid",
     "NonAutoregressive",
     "OnePass",
+    "Ordered",
     "Speculative",
     "Verified",
 ]

@@ -18,12 +18,22 @@ from seqgen.logits import Sampling
 
 @dataclass(frozen=True)
 class Request:
-    """What to propose for: slots of a canvas, how to sample, and which draw of the slots' noise."""
+    """What to propose for.
+
+    Attributes:
+        canvas, slots_BQ: slots of a canvas.
+        sampling: how to choose values.
+        draw: which draw of the slots' noise; in the loop the number of the pass within the group.
+        step, steps: which pass of how many the decode takes at most, for schedules (guidance,
+            temperatures). Host numbers; 0 of 1 where a decoder does not count.
+    """
 
     canvas: Canvas
     slots_BQ: Tensor
     sampling: Sampling
     draw: int
+    step: int = 0
+    steps: int = 1
 
 
 @dataclass(frozen=True)

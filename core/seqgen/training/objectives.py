@@ -13,16 +13,18 @@ Shapes: B rows, S slots, D width, C channels of a continuous value.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from seqgen.attention import MaskView
-from seqgen.inputs import MaskedInputs, MaskedValueInputs, ShiftedInputs, ValueInputs
+from seqgen.inputs import DecidedInputs, MaskedInputs, MaskedValueInputs
 from seqgen.masks import CLEAN, NOISY, NoisyClean, SlotInfo
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order, OrderTable, Raster
+
+RASTER = Raster()
 
 
 @dataclass(frozen=True)
@@ -52,35 +54,84 @@ def teacher_forcing(
     targets_BS: Tensor,
     valid_BS: Tensor | None = None,
     *,
+    order: Order = RASTER,
     context: Context | None = None,
     fixed_BS: Tensor | None = None,
 ) -> Tensor:
-    """Mean loss of every value given those before it, for a model with shifted inputs.
+    """Mean loss of every value given the groups before its own, all groups in one pass.
+
+    For models whose rows do not hold the value they predict: shifted inputs, next-scale inputs,
+    neighbours.
 
     Args:
         targets_BS: ids, or vectors [B, S, C].
         valid_BS: slots in use; None for all.
+        order: the order it decodes in.
         fixed_BS: slots that are given (a prompt) and carry no loss.
     """
-    if isinstance(model.inputs, ValueInputs):
-        targets_BS = _without_padding(targets_BS, valid_BS)
-        x = model.inputs.embed_before(targets_BS, context)
-    elif isinstance(model.inputs, ShiftedInputs):
-        ids_BS, start_id = targets_BS[:, :-1], model.inputs.start_id
-        if start_id is None:  # the first value is always given and carries no loss
-            targets_BS = targets_BS[:, 1:]
-            valid_BS = None if valid_BS is None else valid_BS[:, 1:]
-            fixed_BS = None if fixed_BS is None else fixed_BS[:, 1:]
-        else:
-            ids_BS = torch.cat([torch.full_like(targets_BS[:, :1], start_id), ids_BS], dim=1)
-        x = model.inputs.embed(ids_BS, context)
-    else:
-        raise ValueError("teacher_forcing needs shifted inputs; use noisy_clean(order=Raster())")
-    table = Raster().table(targets_BS.shape[1], targets_BS.device)
-    hidden = _one_pass(model, x, table, valid_BS, context)
-    scored = _scored(targets_BS, valid_BS, fixed_BS)
-    loss = model.head.loss(hidden, targets_BS)
+    loss, scored = shifted_losses(
+        model, targets_BS, valid_BS, order=order, context=context, fixed_BS=fixed_BS
+    )
     return (loss * scored).sum() / scored.sum().clamp(min=1)
+
+
+def shifted_losses(
+    model: SequenceModel,
+    targets_BS: Tensor,
+    valid_BS: Tensor | None = None,
+    *,
+    order: Order = RASTER,
+    context: Context | None = None,
+    fixed_BS: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Loss of each value given those before it, and which count, both [B, S'].
+
+    S' is less than S where the model cannot predict the first slots (no start token, a prefix).
+    """
+    hidden, first = teacher_states(model, targets_BS, valid_BS, order=order, context=context)
+    scored = scored_slots(targets_BS, valid_BS, fixed_BS)
+    return model.head.loss(hidden, targets_BS[:, first:]), scored[:, first:]
+
+
+def teacher_states(
+    model: SequenceModel,
+    targets_BS: Tensor,
+    valid_BS: Tensor | None = None,
+    *,
+    order: Order = RASTER,
+    context: Context | None = None,
+) -> tuple[Tensor, int]:
+    """States [B, S - first, ...] that the head reads every value from, and `first`."""
+    inputs = model.inputs
+    if not isinstance(inputs, TeacherInputs):
+        raise ValueError("teacher_forcing needs shifted inputs; use noisy_clean(order=Raster())")
+    if targets_BS.dim() > 2:
+        targets_BS = _without_padding(targets_BS, valid_BS)
+    table = order.table(targets_BS.shape[1], targets_BS.device)
+    first = inputs.first_slot
+    x = inputs.embed_before(targets_BS, context)
+    valid_BR = None if valid_BS is None else valid_BS[:, first:]
+    hidden = _one_pass(model, x, table, valid_BR, context, first=first)
+    if not isinstance(inputs, DecidedInputs):
+        return hidden, first
+    first = table.starts[1]
+    slots_1Q = torch.arange(first, targets_BS.shape[1], device=hidden.device)[None]
+    return inputs.read(hidden[:, table.sequence_S], table, 0, slots_1Q), first
+
+
+@runtime_checkable
+class TeacherInputs(Protocol):
+    """Inputs that can feed all slots of a sequence that is known.
+
+    Attributes:
+        first_slot: the first slot that is fed.
+    """
+
+    first_slot: int
+
+    def embed_before(self, targets_BS: Tensor, context: Context | None = None) -> Tensor:
+        """Embeddings [B, S - first_slot, D] of slots that hold these values."""
+        ...
 
 
 def noisy_clean(
@@ -105,24 +156,44 @@ def noisy_clean(
         fixed_BS: slots that are given (a prompt): never masked, no loss.
         generator: source of the rates and masks, on the CPU or on the targets' device.
     """
-    inputs = model.inputs
-    if isinstance(inputs, MaskedValueInputs):
-        targets_BS = _without_padding(targets_BS, valid_BS)
-    elif not isinstance(inputs, MaskedInputs):
-        raise ValueError("noisy_clean needs masked inputs; use teacher_forcing")
     table = order.table(targets_BS.shape[1], targets_BS.device)
-    scored = _scored(targets_BS, valid_BS, fixed_BS)
+    scored = scored_slots(targets_BS, valid_BS, fixed_BS)
     rate_BS = _rates(scored, table, noise, generator)
     masked_BS = _draw(scored, rate_BS, generator)
-    x = _embed_noisy(inputs, targets_BS, masked_BS, table, context)
+    loss = masked_losses(model, targets_BS, masked_BS, valid_BS, table=table, context=context)
+    if noise.weighting == "rate":
+        return (loss / rate_BS).sum() / scored.sum().clamp(min=1)
+    return loss.sum() / masked_BS.sum().clamp(min=1)
+
+
+def masked_losses(
+    model: SequenceModel,
+    targets_BS: Tensor,
+    masked_BS: Tensor,
+    valid_BS: Tensor | None = None,
+    *,
+    table: OrderTable,
+    context: Context | None = None,
+) -> Tensor:
+    """Loss [B, S] of each masked slot given its group's other slots and the groups before it.
+
+    0 where nothing is masked. One pass, over [noisy | clean] if there is more than one group.
+
+    Args:
+        targets_BS: ids, or vectors [B, S, C].
+        masked_BS: bool, slots that are masked in the noisy copy.
+        valid_BS: slots in use; None for all.
+    """
+    if isinstance(model.inputs, MaskedValueInputs):
+        targets_BS = _without_padding(targets_BS, valid_BS)
+    elif not isinstance(model.inputs, MaskedInputs):
+        raise ValueError("this loss needs masked inputs; use teacher_forcing")
+    x = _embed_noisy(model.inputs, targets_BS, masked_BS, table, context)
     if table.groups <= 1:
         hidden = _one_pass(model, x, table, valid_BS, context)
     else:
         hidden = _two_copies(model, x, table, valid_BS, context)
-    loss = model.head.loss(hidden, targets_BS) * masked_BS
-    if noise.weighting == "rate":
-        return (loss / rate_BS).sum() / scored.sum().clamp(min=1)
-    return loss.sum() / masked_BS.sum().clamp(min=1)
+    return model.head.loss(hidden, targets_BS) * masked_BS
 
 
 def _embed_noisy(
@@ -150,8 +221,10 @@ def _one_pass(
     table: OrderTable,
     valid_BS: Tensor | None,
     context: Context | None,
+    *,
+    first: int = 0,
 ) -> Tensor:
-    slots = torch.arange(x_BSD.shape[1], device=x_BSD.device)[None]
+    slots = torch.arange(first, first + x_BSD.shape[1], device=x_BSD.device)[None]
     info = table.info(slots)
     view = None
     if valid_BS is not None or table.groups > 1:
@@ -187,7 +260,8 @@ def _without_padding(targets_BSC: Tensor, valid_BS: Tensor | None) -> Tensor:
     return targets_BSC if valid_BS is None else targets_BSC.masked_fill(~valid_BS[..., None], 0)
 
 
-def _scored(targets_BS: Tensor, valid_BS: Tensor | None, fixed_BS: Tensor | None) -> Tensor:
+def scored_slots(targets_BS: Tensor, valid_BS: Tensor | None, fixed_BS: Tensor | None) -> Tensor:
+    """Slots [B, S] that are in use and not given."""
     scored = torch.ones(targets_BS.shape[:2], dtype=torch.bool, device=targets_BS.device)
     if valid_BS is not None:
         scored = scored & valid_BS
