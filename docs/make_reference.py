@@ -179,6 +179,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "peptides-sets": partial(peptides, "sets"),
     "peptides-speed": partial(peptides, "speed"),
     "peptides-training": partial(training, "peptides"),
+    "text-decoders": partial(decoders, "text"),
+    "text-options": partial(options, "text"),
 }
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seqgen.errors import InputError
-from seqgen_cli.console import Failures, note
-from seqgen_cli.job import Job, Request, job_options, named_decoders, resolve
+from seqgen_cli.console import Failures
+from seqgen_cli.job import Job, Request, job_options, named_decoders, note_example, resolve
+from seqgen_cli.pictures import refuse_illustrations
 from seqgen_cli.plugin_command import PluginCommand
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def command(
 
     job = resolve(request, decoder=None)
     names = named_decoders(decoders, job.info)
-    if job.is_example:
-        note(f"no INPUT given: measuring on the example shipped with {job.plugin}")
+    refuse_illustrations(job)
+    note_example(job, "measuring on")
     model = job.build(request.threads or 1)
     failures = Failures(debug=request.debug)
     batches = list(_batches(job, failures))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from seqgen.errors import UsageError
 from seqgen_cli.console import Bar, note
 from seqgen_cli.evaluate import make_runner
-from seqgen_cli.job import Request, job_options, named_decoders, resolve
+from seqgen_cli.job import Job, Request, job_options, named_decoders, note_example, resolve
+from seqgen_cli.pictures import draw_comparison, refuse_illustrations
 from seqgen_cli.plugin_command import PluginCommand
 from seqgen_cli.score_tables import print_comparison
 
@@ -25,7 +28,7 @@ Decoders take turns batch by batch, after one unmeasured batch each; seconds are
 
 @click.command(cls=PluginCommand, epilog=EPILOG)
 @job_options
-@click.option("--decoders", metavar="A,B,C", help="Which decoders.  [default: all of the plugin]")
+@click.option("--decoders", metavar="A,B,C", help="Which decoders.  [default: all of the model]")
 @click.option(
     "-o", "--output", metavar="PNG", default="compare.png", show_default=True, help="The picture."
 )
@@ -52,6 +55,7 @@ def command(
     Without INPUT the plugin's example is used.
     """
     from seqgen.batching import list_entries, plan_batches
+    from seqgen.domain import Comparing
     from seqgen.scoring import compare
 
     job = resolve(request, decoder=None)
@@ -59,11 +63,13 @@ def command(
     picture = Path(output).expanduser()
     if not no_picture:
         _check_picture(picture)
-    if job.is_example:
-        note(f"no INPUT given: comparing on the example shipped with {job.plugin}")
+    refuse_illustrations(job)
+    note_example(job, "comparing on")
     entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)
     batches = [batch for window in plan_batches(entries, job.batch_size) for batch in window]
     model = job.build(request.threads)
+    if decoders is None:
+        names = _of_model(job, model, names)
     runners = [make_runner(job, request, model, name) for name in names]
     for runner in runners[1:]:
         runner.on_failure = None  # the first decoder's report names the bad items already
@@ -73,10 +79,8 @@ def command(
     if scores[0].no_metrics:
         note(f"no quality columns: {scores[0].no_metrics}")
     if not no_picture:
-        from seqgen.plots import plot_comparison
-
         count = f"{len(entries)} item{'' if len(entries) == 1 else 's'}"
-        plot_comparison(scores, picture, title=f"{job.card.name}, {count}")
+        draw_comparison(compared, job, picture, title=f"{job.card.name}, {count}")
         note(f"wrote {picture}")
     if as_json:
         from seqgen_cli.tables import print_json
@@ -93,9 +97,19 @@ def command(
             }
         )
     else:
-        print_comparison(scores)
+        print_comparison(scores, job.domain.compared if isinstance(job.domain, Comparing) else ())
     if any(score.failures for score in scores):
         raise SystemExit(1)
+
+
+def _of_model(job: Job, model: Any, names: Sequence[str]) -> list[str]:
+    """The decoders that this model has, where nobody asked for certain ones."""
+    from seqgen.domain import available_decoders
+
+    kept = available_decoders(job.domain, model, names)
+    if left_out := [name for name in names if name not in kept]:
+        note(f"left out: {', '.join(left_out)}, which {job.card.name} does not have")
+    return kept
 
 
 def _check_picture(path: Path) -> None:

@@ -10,7 +10,8 @@ import click
 
 from seqgen.errors import InputError, UsageError
 from seqgen_cli.console import Bar, Failures, note
-from seqgen_cli.job import Job, Request, job_options, resolve
+from seqgen_cli.job import Job, Request, job_options, note_example, resolve
+from seqgen_cli.pictures import refuse_illustrations
 from seqgen_cli.plugin_command import PluginCommand
 from seqgen_cli.score_tables import print_score
 
@@ -57,8 +58,8 @@ def command(
         from seqgen.plots import picture_format
 
         picture_format(Path(plot))  # before the work, not after it
-    if job.is_example:
-        note(f"no INPUT given: scoring the example shipped with {job.plugin}")
+    refuse_illustrations(job)
+    note_example(job, "scoring")
     entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)
     batches = [batch for window in plan_batches(entries, job.batch_size) for batch in window]
     runner = make_runner(job, request, job.build(request.threads), job.decoder)

@@ -18,6 +18,7 @@ import click
 
 from seqgen import options as option_values
 from seqgen.errors import ConfigError, UsageError, did_you_mean
+from seqgen_cli.console import note
 from seqgen_cli.threads import HELP as THREADS_HELP
 from seqgen_cli.threads import use_threads
 
@@ -181,7 +182,8 @@ def resolve(request: Request, *, decoder: str | None) -> Job:
         info=info,
         card=card,
         decoder=check_decoder(
-            decoder or file.get("decoder") or card.decoder or info.default_decoder, info
+            decoder or file.get("decoder") or card.decoder or _own_decoder(domain, card, info),
+            info,
         ),
         options=option_values.parse(domain.options, request.sets, file.get("options")),
         seed=request.seed if request.seed is not None else _whole(file, "seed", 0),
@@ -192,6 +194,25 @@ def resolve(request: Request, *, decoder: str | None) -> Job:
         sources=request.inputs or tuple(domain.example()),
         is_example=not request.inputs,
     )
+
+
+def _own_decoder(domain: Domain[Any], card: Card, info: DomainInfo) -> str:
+    from seqgen.domain import DecoderOfFile
+
+    own = domain.default_decoder(card) if isinstance(domain, DecoderOfFile) else ""
+    return own or info.default_decoder
+
+
+def note_example(job: Job, doing: str) -> None:
+    """Say what a command without INPUT works on."""
+    from seqgen.domain import WithoutInput
+
+    if not job.is_example:
+        return
+    if isinstance(job.domain, WithoutInput):
+        note(f"no INPUT given: {job.domain.without_input(job.options)}")
+    else:
+        note(f"no INPUT given: {doing} the example shipped with {job.plugin}")
 
 
 def read_config(path: str | None) -> Mapping[str, Any]:

@@ -1,17 +1,18 @@
-"""`seqgen run --plot DIR`: one picture an item, drawn by the domain."""
+"""Pictures that the domain draws: one an item, one a comparison, and those its options ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqgen.domain import Plottable
+from seqgen.domain import Illustrated, Pictured, Plottable
 from seqgen.errors import UsageError
 from seqgen_cli.console import note
 
 if TYPE_CHECKING:
     from seqgen.batching import Entry
+    from seqgen.scoring import Evaluated
     from seqgen_cli.job import Job
 
 
@@ -60,3 +61,54 @@ class Pictures:
         """How many were drawn, on stderr."""
         count = f"{self.written} picture{'' if self.written == 1 else 's'}"
         note(f"{count} in {self.folder}/" if self.written else "no new pictures")
+
+
+class Illustrations:
+    """Files beside OUT that the domain's options ask for.
+
+    Raises:
+        UsageError: one is there already and may not be replaced.
+    """
+
+    def __init__(self, job: Job, *, replace: bool) -> None:
+        self._job = job
+        self.paths = _illustrations(job)
+        for path in self.paths:
+            if path.is_dir() or (path.exists() and not replace):
+                raise UsageError(
+                    f"{path} exists already",
+                    fix="add --overwrite to replace it, or choose another name",
+                )
+
+    def write(self) -> None:
+        """Have them drawn, and say so."""
+        if not self.paths or not isinstance(self._job.domain, Illustrated):
+            return
+        try:
+            note(self._job.domain.illustrate(self._job.options))
+        except OSError as error:
+            raise UsageError(f"cannot write {self.paths[0]}", why=str(error)) from error
+
+
+def refuse_illustrations(job: Job) -> None:
+    """Raise `UsageError` where options ask for files that only `seqgen run` writes."""
+    if paths := _illustrations(job):
+        raise UsageError(f"only `seqgen run` writes {paths[0]}", fix="leave that option out")
+
+
+def draw_comparison(compared: Sequence[Evaluated], job: Job, path: Path, *, title: str) -> None:
+    """The domain's own picture where it has one, else quality against speed."""
+    from seqgen.plots import picture_format, plot_comparison
+
+    if not isinstance(job.domain, Pictured):
+        plot_comparison([done.score for done in compared], path, title=title)
+        return
+    rows = {done.score.decoder: done.rows for done in compared}
+    picture = job.domain.side_by_side(rows, compared[0].items, picture_format(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(picture)
+
+
+def _illustrations(job: Job) -> Sequence[Path]:
+    domain = job.domain
+    return domain.illustrations(job.options) if isinstance(domain, Illustrated) else ()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seqgen.errors import UsageError
-from seqgen_cli.console import note
-from seqgen_cli.job import Job, Request, job_options, resolve, resolve_device
-from seqgen_cli.pictures import Pictures
+from seqgen_cli.experiment import run_experiment
+from seqgen_cli.job import Job, Request, job_options, note_example, resolve, resolve_device
+from seqgen_cli.pictures import Illustrations, Pictures
 from seqgen_cli.plugin_command import PluginCommand
 from seqgen_cli.work import Work, tracing
 
@@ -47,6 +47,12 @@ Exit codes: 0 all done, 1 some items failed (each has its reason in the output),
 @click.option("--shard", metavar="i/n", help="Do part i of n (0 <= i < n) of the inputs.")
 @click.option("--trace", metavar="FILE", help="Write every decoding step as a JSON line.")
 @click.option("--plot", metavar="DIR", help="Draw every finished item, if the plugin can.")
+@click.option(
+    "--stream/--no-stream",
+    default=None,
+    help="Show on stderr what comes as it comes, if the plugin can.  [default: rows on stdout, "
+    "and a terminal or a single item]",
+)
 @click.option("--timings", is_flag=True, help="Measured seconds in OUT (else null there).")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @click.pass_context
@@ -61,6 +67,7 @@ def command(
     shard: str | None,
     trace: str | None,
     plot: str | None,
+    stream: bool | None,
     timings: bool,
     dry_run: bool,
 ) -> None:
@@ -74,12 +81,14 @@ def command(
     """
     from seqgen.batching import Shard, list_entries, plan_batches
 
+    if run_experiment(request, output=output, plot=plot, overwrite=overwrite):
+        return
     job = resolve(request, decoder=decoder)
     part = Shard.parse(shard) if shard is not None else Shard()
     target = _target(job, output, format_, resume=resume, overwrite=overwrite)
+    beside = Illustrations(job, replace=resume or overwrite)
     pictures = None if plot is None else Pictures(Path(plot).expanduser(), job)
-    if job.is_example:
-        note(f"no INPUT given: running the example shipped with {job.plugin}")
+    note_example(job, "running")
     entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)
     batches = part.of(plan_batches(entries, job.batch_size))
     if dry_run:
@@ -87,7 +96,7 @@ def command(
         return
     if target is not None:
         target.rehearse(sum(len(batch.entries) for batch in batches), job.domain)
-    work = Work(ctx, request, job, entries, batches, pictures)
+    work = Work(ctx, request, job, entries, batches, pictures, stream=stream)
     with tracing(trace, append=resume) as on_event:
         if target is None:
             failures = work.to_stdout(on_event)
@@ -95,6 +104,7 @@ def command(
             failures = work.to_output(
                 target, on_event, shard=str(part), resume=resume, timings=timings
             )
+    beside.write()
     if failures:
         raise SystemExit(1)
 

@@ -31,12 +31,16 @@ def print_score(score: Score) -> None:
     _print(table)
 
 
-def print_comparison(scores: Sequence[Score]) -> None:
-    """Several decoders: a line each."""
+def print_comparison(scores: Sequence[Score], columns: Sequence[str] = ()) -> None:
+    """Several decoders: a line each.
+
+    Args:
+        columns: the metrics to show, those of them that there are; the first few without any.
+    """
     from rich.table import Table
 
     metrics = list(dict.fromkeys(name for score in scores for name in score.metrics))
-    shown = metrics[:COMPARED_METRICS]
+    shown = [name for name in columns if name in metrics] or metrics[:COMPARED_METRICS]
     table = Table()
     table.add_column("decoder", no_wrap=True)
     for column in [*shown, *_effort(scores[0])]:
@@ -44,8 +48,8 @@ def print_comparison(scores: Sequence[Score]) -> None:
     for score in scores:
         quality = [number(score.metrics.get(name)) for name in shown]
         table.add_row(score.decoder, *quality, *_effort(score).values())
-    if len(metrics) > len(shown):
-        table.caption = f"--json also has {', '.join(metrics[COMPARED_METRICS:])}"
+    if others := [name for name in metrics if name not in shown]:
+        table.caption = f"--json also has {', '.join(others)}"
     _print(table)
 
 
@@ -60,6 +64,7 @@ def _effort(score: Score) -> dict[str, str]:
         "failures": str(score.failures),
         "forwards": str(score.forwards),
         "seconds": f"{score.seconds:.3g}",
+        "items/s": f"{score.items_per_second:.3g}",
         "tokens/s": f"{score.tokens_per_second:.0f}",
     }
 
@@ -68,5 +73,5 @@ def _print(table: Table) -> None:
     from rich.console import Console
 
     # A pipe has no width of its own; a table cut to the 80 columns of a default would be no use.
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)

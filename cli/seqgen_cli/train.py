@@ -7,20 +7,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from seqgen import options as option_values
 from seqgen.errors import ConfigError, PluginError, UsageError, did_you_mean
 from seqgen_cli.console import note
-from seqgen_cli.job import check_device, resolve_device
+from seqgen_cli.job import card_owner, check_device, resolve_device
 from seqgen_cli.plugin_command import PluginCommand, command_again, write_options
 from seqgen_cli.threads import HELP as THREADS_HELP
 from seqgen_cli.threads import use_threads
 
 if TYPE_CHECKING:
-    from seqgen.training.task import FitConfig, TrainingTask
+    from seqgen.training.task import Convertible, FitConfig, TrainingRun, TrainingTask
 
 SETTINGS_FILE = "settings.json"
 MAY_CHANGE = ("steps", "stop", "log_every", "validate_every", "save_every")
@@ -32,6 +32,8 @@ Examples:
   seqgen train --plugin speech --preset tiny --data recordings/ -o runs/tiny --resume
   torchrun --nproc-per-node 4 -m seqgen train --plugin speech --preset tiny -o runs/tiny
   seqgen run --plugin speech --model runs/tiny hello.wav
+  seqgen train --plugin text --convert block-diffusion --from runs/ar -o runs/block \\
+      --set block_length=8
   seqgen train --plugin speech --help                 its presets and options
 """
 
@@ -51,11 +53,18 @@ class TrainCommand(PluginCommand):
         options, fit = next(iter(task.presets.values()))
         write_options(type(fit), "Training options (--set; presets change defaults)", formatter)
         write_options(type(options), "Model and data options (--set)", formatter)
+        for name, (options, fit) in _conversions(task).items():
+            title = f"Options of --convert {name} (--set); {fit.steps} steps, rate {fit.lr:g}"
+            write_options(type(options), title, formatter)
 
 
 @click.command(cls=TrainCommand, epilog=EPILOG)
 @click.option("--plugin", required=True, metavar="P", help="The domain (`seqgen plugins`).")
 @click.option("--preset", metavar="NAME", help="Where the settings start from.")
+@click.option(
+    "--convert", metavar="NAME", help="Train a model on as another kind: block-diffusion."
+)
+@click.option("--from", "source", metavar="CARD|PATH", help="The model that --convert starts from.")
 @click.option("--data", metavar="DIR", help="The training data, as the plugin documents.")
 @click.option("-o", "--output", required=True, metavar="RUNDIR", help="Folder of this training.")
 @click.option("--set", "sets", multiple=True, metavar="K=V", help="Change a setting; repeatable.")
@@ -76,6 +85,8 @@ def command(
     ctx: click.Context,
     plugin: str,
     preset: str | None,
+    convert: str | None,
+    source: str | None,
     data: str | None,
     output: str,
     sets: tuple[str, ...],
@@ -93,11 +104,19 @@ def command(
     RUNDIR gets the settings, a log (log.jsonl), a curve, a state to resume from, and in the end
     the checkpoint that `seqgen run --model RUNDIR` loads. A resumed training equals an unbroken
     one. Started by torchrun, it trains on all processes.
+
+    With --convert block-diffusion --from MODEL an autoregressive model is trained on to fill blocks
+    in any order, a few passes a block; docs/conversion.md says what that costs and brings.
     """
     check_device(device)
     folder = Path(output).expanduser()
     task = _task(plugin)
-    name, (base_options, base_fit) = _preset(task, preset, plugin)
+    checkpoint = None
+    if convert is None and source is None:
+        name, (base_options, base_fit) = _preset(task, preset, plugin)
+    else:
+        name, (base_options, base_fit) = _conversion(task, convert, source, preset, plugin)
+        checkpoint = _checkpoint(str(source), plugin)
     if steps is not None:
         sets = (*sets, f"steps={steps}")
     options, fit_config = override(base_options, base_fit, sets)
@@ -111,6 +130,8 @@ def command(
         "options": option_values.to_json(options),
         "fit": option_values.to_json(fit_config),
     }
+    if checkpoint is not None:
+        settings |= {"convert": name, "from": source}
     _keep_settings(folder, settings, resume=resume, allow_changes=allow_changes)
 
     import torch
@@ -119,7 +140,9 @@ def command(
 
     use_threads(threads)
     torch.manual_seed(seed)
-    run = task.start(
+    run = _start(
+        task,
+        checkpoint,
         options,
         fit_config,
         data=None if data is None else Path(data).expanduser(),
@@ -191,6 +214,62 @@ def _preset(task: TrainingTask, name: str | None, plugin: str) -> tuple[str, tup
     if name not in task.presets:
         raise UsageError(f"{plugin} has no preset {name!r}", fix=did_you_mean(name, task.presets))
     return name, task.presets[name]
+
+
+def _conversions(task: TrainingTask) -> Mapping[str, tuple[Any, FitConfig]]:
+    from seqgen.training.task import Convertible
+
+    return task.conversions if isinstance(task, Convertible) else {}
+
+
+def _conversion(
+    task: TrainingTask, name: str | None, source: str | None, preset: str | None, plugin: str
+) -> tuple[str, tuple[Any, FitConfig]]:
+    """The settings that a conversion starts from."""
+    known = _conversions(task)
+    if name is None:
+        raise UsageError("--from says what is converted, but not to what", fix="add --convert NAME")
+    if not known:
+        raise PluginError(f"the plugin {plugin!r} offers no conversion")
+    if name not in known:
+        raise UsageError(f"{plugin} has no conversion {name!r}", fix=did_you_mean(name, known))
+    if source is None:
+        raise UsageError(
+            "--convert starts from a model", fix="--from with a card or the path of a checkpoint"
+        )
+    if preset is not None:
+        raise UsageError(
+            "--preset and --convert exclude each other",
+            why="a conversion has settings of its own, and the model's sizes stay",
+            fix="change settings with --set",
+        )
+    return name, known[name]
+
+
+def _checkpoint(source: str, plugin: str) -> Path:
+    """Where the model of `--from` lies."""
+    from seqgen.plugins import Plugins
+    from seqgen.weights import local_files
+
+    card = Plugins().registry(plugin).card(source, plugin=card_owner(plugin))
+    return local_files(card)[0]
+
+
+def _start(
+    task: TrainingTask,
+    checkpoint: Path | None,
+    options: Any,
+    fit: FitConfig,
+    *,
+    data: Path | None,
+    seed: int,
+    folder: Path,
+) -> TrainingRun:
+    if checkpoint is None:
+        return task.start(options, fit, data=data, seed=seed, folder=folder)
+    return cast("Convertible", task).convert(
+        checkpoint, options, fit, data=data, seed=seed, folder=folder
+    )
 
 
 def _keep_settings(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from seqgen.artifacts import ArtifactFolder
     from seqgen.batching import Batch, Entry
-    from seqgen.domain import Domain
+    from seqgen.domain import Domain, Live
     from seqgen.journal import Journal
     from seqgen.output import Output
     from seqgen.runner import BatchResult, OnEvent, Row, Runner
@@ -40,6 +40,8 @@ class Work:
         entries: Sequence[Entry[Any]],
         batches: Sequence[Batch[Any]],
         pictures: Pictures | None = None,
+        *,
+        stream: bool | None = None,
     ) -> None:
         self.ctx = ctx
         self.request = request
@@ -48,15 +50,17 @@ class Work:
         self.batches = batches
         self.pictures = pictures
         self.items = sum(len(batch.entries) for batch in batches)
+        self.stream = stream
 
-    def runner(self, on_event: OnEvent | None) -> Runner[Any]:
+    def runner(self, on_event: OnEvent | None, *, streams: bool) -> Runner[Any]:
         """The model, built, with what drives it."""
         from seqgen.runner import Runner
 
         job = self.job
+        model = job.build(self.request.threads)
         return Runner(
             job.domain,
-            job.build(self.request.threads),
+            model,
             decoder=job.decoder,
             model_name=job.card.name,
             options=job.options,
@@ -64,6 +68,7 @@ class Work:
             batch_size=job.batch_size,
             on_event=on_event,
             on_failure=Failures(debug=self.request.debug),
+            live=self._live(model) if streams else None,
         )
 
     def to_stdout(self, on_event: OnEvent | None) -> int:
@@ -72,11 +77,13 @@ class Work:
 
         started = time.perf_counter()
         stdout = sys.stdout.buffer
-        runner = self.runner(on_event)
+        streams = self._streams(default=sys.stderr.isatty() or self.items == 1)
+        runner = self.runner(on_event, streams=streams)
         artifacts = _artifacts_here()
         done = failures = 0
         try:
-            with Bar(self.items, self.job.decoder) as bar:
+            # A bar would be drawn over the text that streams.
+            with Bar(0 if streams else self.items, self.job.decoder) as bar:
                 for rows in _in_order(self._decode(runner, artifacts, bar), self._first()):
                     for row in rows:
                         stdout.write(to_line(row))
@@ -108,10 +115,12 @@ class Work:
             with self._journal(target, shard, resume=resume) as journal:
                 todo = [batch for batch in self.batches if batch.index not in journal.done]
                 # A format of the domain's own may name what the model knows.
+                streams = self._streams(default=False)
                 if todo or target.format != JSONL:
-                    runner = self.runner(on_event)
+                    runner = self.runner(on_event, streams=streams)
                 if todo:
-                    with Bar(self.items, self.job.decoder, done=journal.totals.items) as bar:
+                    items = 0 if streams else self.items
+                    with Bar(items, self.job.decoder, done=journal.totals.items) as bar:
                         for batch in todo:
                             result = runner.decode(batch)
                             rows = _with_paths(result, artifacts)
@@ -137,6 +146,28 @@ class Work:
         if self.pictures is not None:
             self.pictures.say_done()
         return totals.failures
+
+    def _streams(self, *, default: bool) -> bool:
+        """Whether to show what comes as it comes."""
+        from seqgen.domain import Streaming
+
+        if isinstance(self.job.domain, Streaming):
+            return default if self.stream is None else self.stream
+        if self.stream:
+            raise UsageError(f"the plugin {self.job.plugin!r} cannot stream", fix="--no-stream")
+        return False
+
+    def _live(self, model: Any) -> Live:
+        from seqgen.domain import Streaming
+
+        def write(text: str) -> None:
+            # Also where stderr cannot print every character.
+            encoding = sys.stderr.encoding or "utf-8"
+            sys.stderr.write(text.encode(encoding, "replace").decode(encoding))
+            sys.stderr.flush()
+
+        assert isinstance(self.job.domain, Streaming)
+        return self.job.domain.live(model, write, self.items)
 
     def _decode(
         self, runner: Runner[Any], artifacts: ArtifactFolder, bar: Bar

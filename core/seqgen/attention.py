@@ -1,8 +1,10 @@
 """Attention: one function over fused backends.
 
-`sdpa` runs and trains anywhere; `flex` (FlexAttention) is for CUDA training and prefill and also
-runs forward on CPU; `reference` is dense float64, the oracle of the tests. What a backend needs of
-the mask is made by a `MaskView`, once a pass, from the one predicate `mask(q, k)`.
+`sdpa` (PyTorch's fused attention) runs and trains anywhere; `flex` (FlexAttention) is for CUDA
+training and prefill and also runs forward on CPU; `triton` is a kernel of our own for CUDA
+decoding (`kernels/block_attention.py`); `reference` is dense float64, the oracle of the tests. What
+a backend needs of the mask is made by a `MaskView`, once a pass, from the predicate `mask(q, k)`.
+docs/attention.md has the table of what is chosen where.
 
 Shapes: B rows, H query heads, G key/value heads, Q queries, K keys, d head width.
 """
@@ -10,68 +12,25 @@ Shapes: B rows, H query heads, G key/value heads, Q queries, K keys, d head widt
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, lru_cache
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqgen.masks import Mask, SlotInfo
+from seqgen import kernels
+from seqgen.errors import ConfigError, did_you_mean
+from seqgen.mask_view import FLEX_TILE
+from seqgen.mask_view import MaskView as MaskView
 
-Backend = Literal["auto", "sdpa", "flex", "reference"]
+Backend = Literal["auto", "sdpa", "flex", "triton", "reference"]
 
+DECODE_QUERIES = 128
+"""Passes of at most so many queries count as decoding: a block of 64 and the one before it."""
 
-class MaskView:
-    """A mask applied to the queries and keys of one pass.
-
-    A query that would see nothing (an unused slot) sees everything instead: its result is never
-    read, and a softmax over nothing would be NaN.
-    """
-
-    def __init__(
-        self, mask: Mask, q: SlotInfo, k: SlotInfo, key_valid_BK: Tensor | None = None
-    ) -> None:
-        self.mask = mask
-        self.q = q
-        self.k = k
-        self.key_valid_BK = key_valid_BK
-
-    @cached_property
-    def dense(self) -> Tensor:
-        """Boolean mask, True where a query sees a key: [B or 1, 1, Q, K]."""
-        sees = self.mask(self.q.column(), self.k.row())
-        if self.key_valid_BK is not None:
-            sees = sees & self.key_valid_BK[:, None, :]
-        sees = sees | ~sees.any(dim=-1, keepdim=True)
-        return sees[:, None]
-
-    @cached_property
-    def block_mask(self) -> Any:
-        """FlexAttention's block mask of the same predicate."""
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        queries, keys = self.q.position.shape[1], self.k.position.shape[1]
-        batch = max(
-            self.q.position.shape[0],
-            self.k.position.shape[0],
-            1 if self.key_valid_BK is None else self.key_valid_BK.shape[0],
-        )
-        return create_block_mask(
-            self.mask_mod, batch, None, queries, keys, device=str(self.q.position.device)
-        )
-
-    @property
-    def mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-        mask, q_info, k_info, valid_BK = self.mask, self.q, self.k, self.key_valid_BK
-
-        def mod(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            sees = mask(q_info.at(b, q), k_info.at(b, k))
-            if valid_BK is not None:
-                sees = sees & valid_BK[b if valid_BK.shape[0] > 1 else 0, k]
-            return sees
-
-        return mod
+MASK_ELEMENTS = 1 << 21
+"""Without gradients no boolean mask is made that is larger than this (but for one query's)."""
 
 
 def attend(
@@ -86,24 +45,81 @@ def attend(
 
     Args:
         view: the mask of this pass; None when every query sees every key.
-        backend: `auto` takes `flex` for masked CUDA passes over many queries, else `sdpa`.
+        backend: `auto` takes what `choose` says.
 
     Raises:
-        ValueError: unknown backend.
+        ConfigError: the backend is unknown, or cannot do this here.
     """
     if backend == "auto":
-        masked_prefill = view is not None and query_BHQd.shape[2] >= 128
-        backend = "flex" if query_BHQd.is_cuda and masked_prefill else "sdpa"
-    if backend == "sdpa":
-        dense = None if view is None else view.dense
-        return fused_attention(query_BHQd, key_BGKd, value_BGKd, dense)
+        backend = choose(query_BHQd, masked=view is not None)
+    else:
+        require(backend, query_BHQd)
     if backend == "flex":
         return _flex(query_BHQd, key_BGKd, value_BGKd, view)
+    if backend == "triton":
+        return _triton(query_BHQd, key_BGKd, value_BGKd, view)
     if backend == "reference":
         return reference_attention(
             query_BHQd, key_BGKd, value_BGKd, None if view is None else view.dense
         )
-    raise ValueError(f"unknown attention backend {backend!r}: auto, sdpa, flex or reference")
+    if view is not None and _needs_pieces(query_BHQd, view):
+        return _in_pieces(query_BHQd, key_BGKd, value_BGKd, view)
+    dense = None if view is None else view.dense
+    return fused_attention(query_BHQd, key_BGKd, value_BGKd, dense)
+
+
+def choose(query_BHQd: Tensor, *, masked: bool) -> Backend:
+    """The backend for a pass: `sdpa` on CPU; on CUDA `triton` to decode, `flex` for long passes
+    under a mask (training, prefill), `sdpa` for what is left.
+    """
+    if not query_BHQd.is_cuda:
+        return "sdpa"
+    if query_BHQd.shape[2] <= DECODE_QUERIES and _why_not("triton", query_BHQd) is None:
+        return "triton"
+    # FlexAttention's tiles are 16 numbers wide at least.
+    if masked and query_BHQd.shape[2] >= FLEX_TILE and query_BHQd.shape[3] >= 16:
+        return "flex"
+    return "sdpa"
+
+
+def require(backend: str, query_BHQd: Tensor) -> None:
+    """Raise a ConfigError, with the reason, if a backend cannot attend for these queries."""
+    if backend not in get_args(Backend):
+        raise ConfigError(
+            f"unknown attention backend {backend!r}", fix=did_you_mean(backend, get_args(Backend))
+        )
+    obstacle = _why_not(backend, query_BHQd)
+    if obstacle is not None:
+        why, fix = obstacle
+        raise ConfigError(f"attention backend {backend!r} cannot be used here", why=why, fix=fix)
+
+
+def _why_not(backend: str, query_BHQd: Tensor) -> tuple[str, str] | None:
+    """Why a backend cannot attend for these queries, and what to do; None if it can."""
+    device = query_BHQd.device
+    gradients = torch.is_grad_enabled() and query_BHQd.requires_grad
+    if backend == "flex" and gradients and device.type == "cpu":
+        return "FlexAttention has no backward pass on a CPU", "train with backend 'sdpa'"
+    if backend == "flex" and device.type == "cuda" and query_BHQd.shape[3] < 16:
+        return (
+            f"FlexAttention needs heads of width 16 or more, not {query_BHQd.shape[3]}",
+            "take backend 'sdpa'",
+        )
+    if backend != "triton":
+        return None
+    if (missing := kernels.obstacle(device)) is not None:
+        return missing
+    if gradients:
+        return "the kernel has no backward pass", "train with backend 'flex' or 'sdpa', or 'auto'"
+    if query_BHQd.dtype not in kernels.DTYPES:
+        return f"the kernel does not know {query_BHQd.dtype}", "use float32, bfloat16 or float16"
+    if query_BHQd.shape[3] > kernels.WIDEST:
+        return (
+            f"the kernel's heads are {kernels.WIDEST} numbers wide at most, "
+            f"these are {query_BHQd.shape[3]}",
+            "take backend 'sdpa'",
+        )
+    return None
 
 
 def fused_attention(
@@ -140,6 +156,48 @@ def reference_attention(
         scores = scores.masked_fill(~dense, float("-inf"))
     mixed: Tensor = scores.softmax(dim=-1) @ value
     return mixed.to(query_BHQd.dtype)
+
+
+def _needs_pieces(query_BHQd: Tensor, view: MaskView) -> bool:
+    """Whether the mask is too large to be made at once. Training keeps it for all layers."""
+    if view.queries_agree or (torch.is_grad_enabled() and query_BHQd.requires_grad):
+        return False
+    return view.batch * view.queries * view.keys > MASK_ELEMENTS
+
+
+def _in_pieces(query_BHQd: Tensor, key_BGKd: Tensor, value_BGKd: Tensor, view: MaskView) -> Tensor:
+    """A long prefill: some queries at a time, so that no mask [Q, K] is ever whole."""
+    size = max(1, MASK_ELEMENTS // (view.batch * view.keys))
+    out = torch.empty_like(query_BHQd)
+    for first in range(0, view.queries, size):
+        last = min(first + size, view.queries)
+        dense, end = view.dense_rows(first, last), view.keys
+        if dense.device.type == "cpu":  # elsewhere asking would wait for the device
+            end = int(dense.flatten(0, 2).any(dim=0).nonzero().max()) + 1
+        out[:, :, first:last] = fused_attention(
+            query_BHQd[:, :, first:last],
+            key_BGKd[:, :, :end],
+            value_BGKd[:, :, :end],
+            dense[..., :end],
+        )
+    return out
+
+
+def _triton(query: Tensor, key: Tensor, value: Tensor, view: MaskView | None) -> Tensor:
+    from seqgen.kernels.block_attention import block_attention
+
+    if view is None:
+        return block_attention(query, key, value)
+    staircase = view.staircase
+    return block_attention(
+        query,
+        key,
+        value,
+        staircase=staircase,
+        mask_BQK=None if staircase or view.queries_agree else view.dense[:, 0],
+        key_valid_BK=view.key_valid_BK,
+        key_end_B=view.key_end_B,
+    )
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor, view: MaskView | None) -> Tensor:

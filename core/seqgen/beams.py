@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -221,12 +220,19 @@ class _LineageView(MaskView):
         super().__init__(mask, q, k)
         self.lineage_MQE = lineage_MQE
 
-    @cached_property
-    def dense(self) -> Tensor:
-        sees = self.lineage_MQE
+    @property
+    def staircase(self) -> None:
+        return None
+
+    @property
+    def queries_agree(self) -> bool:
+        return False
+
+    def sees(self, first: int, last: int) -> Tensor:
+        sees = self.lineage_MQE[:, first:last]
         if not self.mask.past_is_visible:
-            sees = sees & self.mask(self.q.column(), self.k.row())
-        return sees[:, None]
+            sees = sees & self.mask(self.q.part(first, last).column(), self.k.row())
+        return sees
 
     @property
     def mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
@@ -262,6 +268,7 @@ def rows_of_canvas(canvas: Canvas, index: Tensor) -> Canvas:
     for name, value in vars(canvas).items():
         if isinstance(value, Tensor):
             setattr(chosen, name, value.index_select(0, index))
+    chosen.scratch = {}  # of the rows as they were
     return chosen
 
 

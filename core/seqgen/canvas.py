@@ -8,7 +8,7 @@ Shapes: B rows, S slots, Q slots of one step, C channels of a continuous value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ class Canvas:
             the loop need not ask the device.
         max_length: the greatest `length_B` at the start, a host number.
         uniform_length: whether all rows use all slots.
+        scratch: what inputs have worked out from committed values and will need again in later
+            passes (an accumulated latent), under keys that hold their maker, so that none reads
+            another's. Forgotten when a slot is reopened.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Canvas:
         self.confidence_BS = known_BS.float()
         self.parameters: Tensor | None = None
         self.finished_B = torch.zeros(batch, dtype=torch.bool, device=device)
+        self.scratch: dict[Hashable, Tensor] = {}
 
     @classmethod
     def tokens(
@@ -184,6 +188,7 @@ class Canvas:
         """Roll committed slots back to open (edits, backspace). Prompt slots are left alone."""
         slots_BQ = slots_BQ.expand(self.batch, -1)
         undo = where_BQ & (slots_BQ >= self.prompt_B[:, None])
+        self.scratch.clear()
         state = take(self.state_BS, slots_BQ)
         self.state_BS.scatter_(1, slots_BQ, torch.where(undo, OPEN, state).to(torch.uint8))
 

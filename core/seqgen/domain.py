@@ -204,6 +204,48 @@ class Trainable(Protocol):
         ...
 
 
+class Live(Protocol):
+    """Shows batches while they are decoded."""
+
+    def begin(self, ids: Sequence[str], plan: Plan) -> None:
+        """A batch of rows with these ids is about to be decoded; `plan.canvas` changes with it."""
+        ...
+
+    def event(self, event: Event) -> None:
+        """A forward pass was made, and what it decided lies in the canvas."""
+        ...
+
+    def end(self) -> None:
+        """The batch is done, or was given up."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A domain that can show what it decodes as it comes: `seqgen run --stream`."""
+
+    def live(self, model: Any, write: Callable[[str], None], items: int) -> Live:
+        """What shows a run over so many items; `write` takes text for a person to read."""
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A domain whose models do not all have all of its decoders."""
+
+    def decoders_of(self, model: Any) -> Sequence[str]:
+        """The decoders of a model that `build` gave, by their names in `DomainInfo`."""
+        ...
+
+
+def available_decoders(domain: Domain[Any], model: Any, names: Iterable[str]) -> list[str]:
+    """Those of `names` that a model has: all of them, unless the domain is `Selective`."""
+    if not isinstance(domain, Selective):
+        return list(names)
+    own = domain.decoders_of(model)
+    return [name for name in names if name in own]
+
+
 @runtime_checkable
 class Described(Protocol):
     """A domain whose items say something of themselves that a failed row should hold too."""
@@ -233,6 +275,67 @@ class Chartable(Protocol):
         """A picture of how the metrics come about; `format` is `png`, `svg` or `pdf`.
 
         Rows and items are those that `score` gets.
+        """
+        ...
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A domain with a picture of its own for `seqgen compare`."""
+
+    def side_by_side(
+        self, rows: Mapping[str, Sequence[Mapping[str, Any]]], items: Sequence[Any], format: str
+    ) -> bytes:
+        """What the decoders made of the same items.
+
+        Args:
+            rows: decoder -> its rows, binary fields still `Artifact`s.
+            format: `png`, `svg` or `pdf`.
+        """
+        ...
+
+
+@runtime_checkable
+class Comparing(Protocol):
+    """A domain that knows which of its metrics belong in the table of `seqgen compare`.
+
+    Attributes:
+        compared: their names, the main one first.
+    """
+
+    compared: Sequence[str]
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """A domain with options that ask `seqgen run` for a file beside OUT (a preview, say)."""
+
+    def illustrations(self, options: Any) -> Sequence[Path]:
+        """The files that a run with these options writes. They are never written over unasked."""
+        ...
+
+    def illustrate(self, options: Any) -> str:
+        """Write them, once all items are decoded; returns a note for the person."""
+        ...
+
+
+@runtime_checkable
+class WithoutInput(Protocol):
+    """A domain that needs no INPUT: its options say what there is to decode."""
+
+    def without_input(self, options: Any) -> str:
+        """What a command without INPUT does, for a note."""
+        ...
+
+
+@runtime_checkable
+class DecoderOfFile(Protocol):
+    """A domain whose checkpoints say by which decoder they want to be decoded."""
+
+    def default_decoder(self, card: Card) -> str:
+        """That decoder, or an empty text; light, and wrong files are no error here.
+
+        It counts where neither the command nor the card names one.
         """
         ...
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from seqgen.heads.base import Head, Proposal, Request
+from seqgen.heads.categorical import CategoricalHead
 from seqgen.heads.flow import Field
 from seqgen.logits import sample_from
 from seqgen.model import Context, SequenceModel
@@ -120,9 +121,11 @@ class GuidedHead(torch.nn.Module):
         self.scale = scale
 
     def propose(self, hidden_BQD: Tensor, request: Request) -> Proposal:
-        with_context, without = self.head.logits(hidden_BQD).float().chunk(2, dim=0)
         scale = self.scale(request.step, request.steps)
-        return sample_from(without + scale * (with_context - without), request)
+        # This head is linear, so one set of logits will do; heads derived from it may not be.
+        if type(self.head) is CategoricalHead and hidden_BQD.dtype == torch.float32:
+            return sample_from(self.head.logits(_guided(hidden_BQD, scale)), request)
+        return sample_from(_guided(self.head.logits(hidden_BQD).float(), scale), request)
 
     def loss(self, hidden_BQD: Tensor, targets: Tensor) -> Tensor:
         """The loss of the model itself: guidance is for decoding."""
@@ -163,13 +166,24 @@ class GuidedFieldHead(torch.nn.Module):
 
         def guided(x_BQC: Tensor, t: Tensor) -> Tensor:
             with_context, without = both(x_BQC.repeat(2, 1, 1), t).chunk(2, dim=0)
-            return without + scale * (with_context - without)
+            channels = x_BQC.shape[-1]
+            if with_context.shape[-1] == channels:
+                return without + scale * (with_context - without)
+            # What comes beside the prediction (a variance) is the conditional branch's own.
+            first, rest = with_context.split([channels, with_context.shape[-1] - channels], dim=-1)
+            base = without[..., :channels]
+            return torch.cat([base + scale * (first - base), rest], dim=-1)
 
         return self.head.sample(guided, request)
 
     def loss(self, hidden_BQD: Tensor, targets: Tensor) -> Tensor:
         """The loss of the model itself: guidance is for decoding."""
         return self.head.loss(hidden_BQD, targets)
+
+
+def _guided(both: Tensor, scale: float) -> Tensor:
+    with_context, without = both.chunk(2, dim=0)
+    return torch.lerp(without, with_context, scale)
 
 
 def guided_context(conditional: Context, unconditional: Context) -> Context:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from seqgen.errors import UsageError
+from seqgen.errors import SeqgenError, UsageError
 
 INFORMATIVE = frozenset({"kind", "started", "sources", "threads"})
 """Header keys that may differ between a run and its resumption."""
@@ -160,7 +160,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, SeqgenError) and not self.done:
+            self.path.unlink(missing_ok=True)  # refused before anything was done: nothing to resume
         self.close()
 
     def _read(self) -> None:

@@ -41,6 +41,10 @@ class SlotInfo:
         """As keys of a dense mask: fields [B, 1, N]."""
         return self._map(lambda x: x[..., None, :])
 
+    def part(self, first: int, last: int) -> SlotInfo:
+        """Slots first..last-1."""
+        return self._map(lambda x: x[:, first:last])
+
     def at(self, batch: Tensor, index: Tensor) -> SlotInfo:
         """One slot, as FlexAttention asks for it."""
         return self._map(lambda x: x[batch if x.shape[0] > 1 else 0, index])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seqgen.attention import MaskView
 from seqgen.cache import Cache
-from seqgen.masks import BlockCausal, Mask
+from seqgen.masks import BlockCausal, Full, Mask
 from seqgen.orders import OrderTable
 
 if TYPE_CHECKING:
@@ -32,15 +32,16 @@ class Context:
         given_BSD: an input embedding for every slot (CIF, upsampled scale), for `GivenInputs`.
         condition_BD: a vector for the whole row (a class), for inputs that begin with it and for
             backbones with adaptive norms.
-        layers: keys and values of `states_BTD` a backbone layer, filled by `Backbone.prepare`, so
-            that a decode projects the context once.
+        layers: what each backbone layer makes of the context (keys and values of `states_BTD`,
+            scales and shifts of `condition_BD`), filled by `Backbone.prepare`, so that a decode
+            projects the context once.
     """
 
     states_BTD: Tensor | None = None
     valid_BT: Tensor | None = None
     given_BSD: Tensor | None = None
     condition_BD: Tensor | None = None
-    layers: tuple[tuple[Tensor, Tensor], ...] = field(default=(), repr=False)
+    layers: tuple[tuple[Tensor, ...], ...] = field(default=(), repr=False)
 
     @property
     def key_mask(self) -> Tensor | None:
@@ -127,7 +128,9 @@ class SequenceModel(nn.Module):
                 key_slots, key_valid = cache.slots_BN[:, : cache.visible], cache.valid()
                 if uniform and valid_BR is None and slots_BR.shape[0] == 1:
                     key_slots, key_valid = key_slots[:1], None
-            view = MaskView(self.mask, table.info(slots_BR), table.info(key_slots), key_valid)
+            # Alone, a slot sees all that is valid: one row of the mask serves every query.
+            mask = Full() if alone and self.mask.past_is_visible else self.mask
+            view = MaskView(mask, table.info(slots_BR), table.info(key_slots), key_valid)
         return self.backbone(
             x, table.coordinates_SA[slots_BR], view=view, cache=cache, context=context
         )

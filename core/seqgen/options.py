@@ -11,6 +11,8 @@ and gets from it typed values, checked choices and ranges, errors with a suggest
 for the help text. A plain `field(metadata={...})` with `help`, `choices`, `range` (or `min`, `max`)
 says the same without importing this module.
 
+A field that would be a keyword of Python ends in an underscore: `class_` is set as `class`.
+
 Types: bool, int, float, str, Path, Literal, Enum, `tuple[T, ...]`, `tuple[A, B]` and `T | None`.
 """
 
@@ -66,7 +68,7 @@ def parse(
         ConfigError: an unknown key, a value of the wrong type, outside its choices or range, or a
             required option that is missing.
     """
-    fields = {field.name: field for field in dataclasses.fields(_dataclass(cls)) if field.init}
+    fields = {_key(field): field for field in dataclasses.fields(_dataclass(cls)) if field.init}
     hints = typing.get_type_hints(cls)
     given: dict[str, Any] = dict(config or {})
     for assignment in assignments:
@@ -83,11 +85,11 @@ def parse(
         name = str(key).replace("-", "_")
         if name not in fields:
             raise ConfigError(f"unknown option {str(key)!r}", fix=did_you_mean(name, fields))
-        value = _convert(raw, hints[name], name)
+        value = _convert(raw, hints[fields[name].name], name)
         _check(value, fields[name].metadata, name)
-        values[name] = value
+        values[fields[name].name] = value
     for name, field in fields.items():
-        if name not in values and _default(field) is dataclasses.MISSING:
+        if field.name not in values and _default(field) is dataclasses.MISSING:
             raise ConfigError(f"option {name!r} has no value", fix=f"add --set {name}=VALUE")
     try:
         return cls(**values)
@@ -117,7 +119,7 @@ def describe(cls: type[Any]) -> list[OptionHelp]:
         default = _default(field)
         described.append(
             OptionHelp(
-                name=field.name,
+                name=_key(field),
                 type=_type_text(hints[field.name], field.metadata),
                 default="required" if default is dataclasses.MISSING else _value_text(default),
                 help=str(field.metadata.get("help", "")),
@@ -129,10 +131,15 @@ def describe(cls: type[Any]) -> list[OptionHelp]:
 def to_json(options: Any) -> dict[str, Any]:
     """The options as JSON-able values that `parse(cls, config=...)` reads back."""
     return {
-        field.name: _jsonable(getattr(options, field.name))
+        _key(field): _jsonable(getattr(options, field.name))
         for field in dataclasses.fields(options)
         if field.init
     }
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    """What an option is called where it is set."""
+    return field.name.removesuffix("_")
 
 
 def _dataclass(cls: type[Any]) -> Any:

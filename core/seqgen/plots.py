@@ -41,7 +41,7 @@ def plot_comparison(scores: Sequence[Score], path: Path, *, title: str) -> None:
 
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    speeds = [score.items / score.seconds if score.seconds > 0 else 0.0 for score in scores]
+    speeds = [score.items_per_second for score in scores]
     metric = next(iter(scores[0].metrics), None)
     if metric is None:
         _bars(left, scores, speeds, "items a second")

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from seqgen.artifacts import has_artifacts
 from seqgen.batching import Batch, Entry, failure_reason, is_fatal
-from seqgen.domain import Described, Domain, Fields, ItemT
+from seqgen.domain import Described, Domain, Fields, ItemT, Live, Plan
 from seqgen.errors import InputError, PluginError
 from seqgen.seeds import item_seed
 
 if TYPE_CHECKING:
+    from seqgen.decoders.base import Generated
     from seqgen.events import Event
 
 Row = dict[str, Any]
@@ -102,6 +103,7 @@ class Runner(Generic[ItemT]):
         batch_size: most pieces decoded together.
         on_event: sees the decoder's events.
         on_failure: sees the error of every failed item.
+        live: shows batches while they are decoded.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Runner(Generic[ItemT]):
         batch_size: int = 8,
         on_event: OnEvent | None = None,
         on_failure: OnFailure | None = None,
+        live: Live | None = None,
     ) -> None:
         self.domain = domain
         self.model = model
@@ -126,11 +129,12 @@ class Runner(Generic[ItemT]):
         self.batch_size = batch_size
         self.on_event = on_event
         self.on_failure = on_failure
+        self.live = live
 
     def silently(self) -> Runner[ItemT]:
         """The same runner without callbacks, to warm up."""
         quiet = copy.copy(self)
-        quiet.on_event = quiet.on_failure = None
+        quiet.on_event = quiet.on_failure = quiet.live = None
         return quiet
 
     def run(self, windows: Iterable[Iterable[Batch[ItemT]]]) -> Iterator[BatchResult[ItemT]]:
@@ -225,12 +229,11 @@ class Runner(Generic[ItemT]):
         seeds_B = torch.tensor(
             [item_seed(self.seed, _piece_id(piece)) for piece in pieces], dtype=torch.int64
         )
-        on_event = self.on_event
         with torch.inference_mode():
             context = self.domain.condition(self.model, items, self.options)
             plan = self.domain.plan(self.model, context, self.decoder, self.options, seeds_B)
             started = time.perf_counter()
-            generated = plan.run(None if on_event is None else (lambda event: on_event(ids, event)))
+            generated = self._run(plan, ids)
             # Reading the lengths waits for the device, so that the clock sees the work done.
             counts.tokens += int((generated.length_B - generated.prompt_B).sum())
             counts.loop_seconds += time.perf_counter() - started
@@ -242,6 +245,22 @@ class Runner(Generic[ItemT]):
                 fix="finish() must return one dict a piece, in order",
             )
         return fields
+
+    def _run(self, plan: Plan, ids: Sequence[str]) -> Generated:
+        live, on_event = self.live, self.on_event
+        if live is None:
+            return plan.run(None if on_event is None else (lambda event: on_event(ids, event)))
+
+        def seen(event: Event) -> None:
+            live.event(event)
+            if on_event is not None:
+                on_event(ids, event)
+
+        live.begin(ids, plan)
+        try:
+            return plan.run(seen)
+        finally:
+            live.end()
 
     def _row(self, state: _Progress[ItemT]) -> Row:
         fields: Fields = {}

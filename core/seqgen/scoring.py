@@ -50,6 +50,11 @@ class Score:
         """Of the decoding loop alone."""
         return self.tokens / self.loop_seconds if self.loop_seconds > 0 else 0.0
 
+    @property
+    def items_per_second(self) -> float:
+        """Everything included; items that failed take time too."""
+        return self.items / self.seconds if self.seconds > 0 else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """One flat object, metrics under the field's names."""
         return {
@@ -63,6 +68,7 @@ class Score:
             "seconds": round(self.seconds, 4),
             "loop_seconds": round(self.loop_seconds, 4),
             "tokens_per_second": round(self.tokens_per_second, 2),
+            "items_per_second": round(self.items_per_second, 2),
         }
 
 

@@ -26,7 +26,15 @@ from torch import Tensor, nn
 
 from seqgen import options as option_values
 from seqgen.artifacts import ArtifactFolder
-from seqgen.domain import Artifact, Domain, DomainInfo, Fields, Item, Trainable
+from seqgen.domain import (
+    Artifact,
+    Domain,
+    DomainInfo,
+    Fields,
+    Item,
+    Trainable,
+    available_decoders,
+)
 from seqgen.errors import InputError, SeqgenError, UsageError
 from seqgen.registry import Card
 from seqgen.runner import RESERVED
@@ -70,7 +78,7 @@ def check_domain(
     Args:
         domain: the name of an installed plugin, or a domain object (then give `info` and `card`).
         card: the model to use; by default the plugin's default one.
-        decoders: which decoders to run; by default all that `info` lists.
+        decoders: which decoders to run; by default all that `info` lists and the model has.
 
     Raises:
         ContractError: says what is wrong.
@@ -95,14 +103,18 @@ def check_domain(
     if isinstance(model, nn.Module):
         _need(not model.training, "build() must return the model in eval mode")
     pieces = [piece for item in items for piece in domain.split(item, options)][:MOST_PIECES]
-    for name in decoders or tuple(info.decoders):
+    if decoders is None:
+        decoders = available_decoders(domain, model, info.decoders)
+        _need(bool(decoders), "decoders_of() names no decoder of DomainInfo for this model")
+    for name in decoders:
         _check_decoding(domain, model, pieces, name, options)
-    rows = _rows(domain, model, items[:MOST_PIECES], info.default_decoder, options)
+    default = info.default_decoder if info.default_decoder in decoders else decoders[0]
+    rows = _rows(domain, model, items[:MOST_PIECES], default, options)
     _check_write(domain, info, rows)
     metrics = _check_score(domain, rows, items[:MOST_PIECES])
     if isinstance(domain, Trainable):
         _need(domain.training() is not None, "training() must return a TrainingTask")
-    return Report(tuple(decoders or info.decoders), tuple(rows), metrics)
+    return Report(tuple(decoders), tuple(rows), metrics)
 
 
 def _check_info(domain: Domain[Any], info: DomainInfo) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -140,6 +141,15 @@ class Transformer(nn.Module):
         states = context.states_BTD
         layers = tuple(block.keys_values(states) for block in self.stack)
         return replace(context, layers=layers)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Move or cast the module, but never the rotary frequencies' precision.
+
+        A frequency rounded to bfloat16 turns positions in the hundreds by whole radians.
+        """
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.frequencies = rotary_frequencies(self.config).to(self.frequencies.device)
+        return self
 
     @property
     def stack(self) -> Iterator[_Block]:

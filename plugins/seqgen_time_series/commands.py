@@ -99,13 +99,15 @@ def _plain(rows: list[list[float]]) -> list[list[float | None]]:
 @click.option("--set", "sets", multiple=True, metavar="K=V", help="Change a setting; repeatable.")
 @click.option("--plot", metavar="FILE", help="Draw it: png, svg or pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a distribution.")
-def mesa(sets: tuple[str, ...], plot: str | None, as_json: bool) -> None:
+@click.option("-o", "--output", metavar="FILE", help="Write these objects there instead.")
+def mesa(sets: tuple[str, ...], plot: str | None, as_json: bool, output: str | None) -> None:
     """The mesa-optimization experiment: does a trained layer do gradient descent?
 
     Trains one layer of linear causal attention on x[t+1] = W x[t] and compares what it learned with
     the theorem of arXiv 2405.16845: the product a b, the entries that should vanish, and its
     predictions with one gradient step of least squares. For data that meet the theorem's condition
-    (one-hot, gaussian) and for data that do not (ones).
+    (one-hot, gaussian) and for data that do not (ones). `seqgen run --plugin time-series --model
+    mesa` is the same, with --plot DIR.
     """
     from seqgen import options
     from seqgen_time_series.mesa import MesaConfig, run_mesa
@@ -115,9 +117,12 @@ def mesa(sets: tuple[str, ...], plot: str | None, as_json: bool) -> None:
 
         picture_format(Path(plot))  # before the work, not after it
     report = run_mesa(options.parse(MesaConfig, sets))
-    if as_json:
-        for row in report.rows():
-            click.echo(json.dumps(row))
+    lines = [json.dumps(row) for row in report.rows()]
+    if output is not None:
+        Path(output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        click.echo(f"wrote {output}", err=True)
+    elif as_json:
+        click.echo("\n".join(lines))
     else:
         click.echo(_table(report.rows()))
     if plot is not None:

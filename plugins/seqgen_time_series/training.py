@@ -67,8 +67,8 @@ PRESETS: dict[str, tuple[ForecastTraining, FitConfig]] = {
     "small": (
         ForecastTraining(),
         FitConfig(
-            steps=3500,
-            lr=2e-3,
+            steps=4000,
+            lr=3e-3,
             schedule="cosine",
             final_lr=0.02,
             warmup=100,

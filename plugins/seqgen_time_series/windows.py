@@ -256,8 +256,7 @@ def _autoregression(x: Floats, lags: int, steps: int, otherwise: Floats) -> Floa
     low, high = float(x.min()), float(x.max())
     if lags < 1 or not high > low:
         return otherwise
-    with np.errstate(invalid="ignore"):  # of standard errors, which nobody asks for here
-        fitted = ARNet(lags=lags, penalty="ridge").fit(x)
+    fitted = ARNet(lags=lags, penalty="ridge").fit(x)
     polynomial = np.concatenate([[1.0], -fitted.coefficients[0]])
     state = lfiltic([1.0], polynomial, x[::-1][:lags])
     with np.errstate(over="ignore", invalid="ignore"):

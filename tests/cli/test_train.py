@@ -74,5 +74,51 @@ def test_settings_may_change_on_the_way_if_asked(seqgen: Seqgen, tmp_path: Path)
     assert done.code == 0, done.err
     assert json.loads(done.out.splitlines()[-1])["step"] == 60
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert settings["fit"]["lr"] == 0.05
+    assert settings["fit"]["lr"] == 0.00001
     assert [past["fit"]["lr"] for past in settings["earlier"]] == [0.1]
+
+
+def test_a_conversion_starts_from_a_model_and_has_its_own_settings(
+    seqgen: Seqgen, tmp_path: Path
+) -> None:
+    first = seqgen(*QUICK, "-o", "first", "--set", "width=2", "--seed", "5")
+    assert first.code == 0, first.err
+    convert = ("train", "--plugin", "toy", "--convert", "block-diffusion")
+    source = ("--from", "first/weights.txt")
+    done = seqgen(*convert, *source, "-o", "second", "--seed", "5", "--set", "lr=0.00001")
+    assert done.code == 0, done.err
+    result = json.loads(done.out.splitlines()[-1])
+    assert result["step"] == 40
+    # At this rate nothing moves: it starts where the first one ended, not from random weights.
+    before = json.loads(first.out.splitlines()[-1])["error"]
+    assert result["error"] == pytest.approx(before, abs=0.05)
+    settings = json.loads((tmp_path / "second" / "settings.json").read_text())
+    assert settings["convert"] == "block-diffusion"
+    assert settings["from"] == "first/weights.txt"
+    assert settings["fit"]["lr"] == 0.00001
+    other = seqgen(*convert, "--from", "second/weights.txt", "-o", "second", "--seed", "5", "--resume")
+    assert other.code == 2
+    assert "from was" in other.err
+    options = seqgen("train", "--plugin", "toy", "--help").out
+    assert "Options of --convert block-diffusion" in options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--convert", "block-diffusion"], "--from with a card or the path"),
+        (["--from", "x"], "add --convert"),
+        (["--convert", "blok-diffusion", "--from", "x"], "did you mean 'block-diffusion'"),
+        (["--convert", "block-diffusion", "--from", "x", "--preset", "quick"], "exclude"),
+        (["--convert", "block-diffusion", "--from", "gone.txt"], "gone.txt"),
+        (["--convert", "block-diffusion", "--from", "x", "--set", "widht=3"], "'width'"),
+    ],
+)
+def test_wrong_conversions(
+    seqgen: Seqgen, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "x").write_text("1.0 1.0")
+    done = seqgen("train", "--plugin", "toy", "-o", "run", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "run").exists()

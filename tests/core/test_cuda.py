@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from small_models import canvas_of, random_context, random_prompts, small_model
@@ -11,7 +13,7 @@ from seqgen.canvas import Canvas
 from seqgen.decoders import Autoregressive, BlockDiffusion, NonAutoregressive
 from seqgen.decoders.base import GroupDecoder
 from seqgen.logits import Sampling, TopK
-from seqgen.masks import BlockCausal, SlotInfo
+from seqgen.masks import BlockCausal, Causal, Full, NoisyClean, SlotInfo, Window
 from seqgen.model import Context
 
 DEVICE = torch.device("cuda")
@@ -22,18 +24,76 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["auto", "sdpa", "flex"])
-@pytest.mark.parametrize("queries", [5, 160])  # `auto` takes flex for many queries
-def test_attention_equals_the_definition(backend: Backend, queries: int) -> None:
+BACKENDS = [backend for backend in get_args(Backend) if backend != "reference"]
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("queries", [1, 4, 64, 160, 300])
+def test_attention_equals_the_definition(
+    backend: Backend, queries: int, dtype: torch.dtype
+) -> None:
+    """A block at the end of a cache of ragged rows, or a prefill; heads as in SDAR-1.7B."""
     torch.manual_seed(0)
-    index = torch.arange(queries, device=DEVICE)[None]
-    info = SlotInfo(index // 3, index)
-    valid = index < torch.tensor([[queries], [queries - 2]], device=DEVICE)
-    query, key, value = (torch.randn(2, h, queries, 16, device=DEVICE) for h in (4, 2, 2))
-    view = MaskView(BlockCausal(), info, info, valid)
-    got = attend(query, key, value, view=view, backend=backend)
-    want = reference_attention(query, key, value, view.dense)
-    torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
+    keys = 600
+    index = torch.arange(keys, device=DEVICE)[None]
+    k = SlotInfo(index // 4, index)
+    valid = index < torch.tensor([[keys], [keys - queries // 2]], device=DEVICE)
+    query = torch.randn(2, 16, queries, 128, device=DEVICE, dtype=dtype)
+    key, value = (torch.randn(2, 8, keys, 128, device=DEVICE, dtype=dtype) for _ in range(2))
+    for mask in (BlockCausal(), Causal(), Full(), BlockCausal() & Window(50)):
+        view = MaskView(mask, k.part(keys - queries, keys), k, valid)
+        got = attend(query, key, value, view=view, backend=backend)
+        want = reference_attention(query, key, value, view.dense)
+        torch.testing.assert_close(got, want, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+    got = attend(query, key, value, backend=backend)
+    want = reference_attention(query, key, value, None)
+    torch.testing.assert_close(got, want, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("width", [16, 64, 80, 256])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("keys", [70, 3000])
+def test_the_kernel_at_every_width(width: int, dtype: torch.dtype, keys: int) -> None:
+    """Few rows and many keys: the keys are divided among programs."""
+    torch.manual_seed(0)
+    query = torch.randn(1, 4, 8, width, device=DEVICE, dtype=dtype)
+    key, value = (torch.randn(1, 2, keys, width, device=DEVICE, dtype=dtype) for _ in range(2))
+    got = attend(query, key, value, backend="triton")
+    want = reference_attention(query, key, value, None)
+    torch.testing.assert_close(got, want, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+def test_gradients_of_block_diffusion_training(backend: Backend) -> None:
+    """[noisy | clean], 320 slots: the gradients of the queries, keys and values."""
+    torch.manual_seed(0)
+    slots = torch.arange(160, device=DEVICE).repeat(2)[None]
+    copy = (torch.arange(320, device=DEVICE) < 160).long()[None]
+    info = SlotInfo(slots // 4, slots, copy)
+    made = [torch.randn(2, heads, 320, 64, device=DEVICE) for heads in (4, 2, 2)]
+    grown = torch.randn(2, 4, 320, 64, device=DEVICE)
+    gradients = []
+    for name in (backend, "reference"):
+        leaves = [x.clone().requires_grad_() for x in made]
+        view = MaskView(NoisyClean(), info, info)
+        attend(*leaves, view=view, backend=name).backward(grown)  # type: ignore[arg-type]
+        gradients.append([leaf.grad for leaf in leaves])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_decodes_of_every_backend(backend: Backend) -> None:
+    """Ragged rows; flex and the others choose what the CPU chose."""
+    if backend == "flex":
+        pytest.skip("FlexAttention needs heads of width 16 or more, the small model has 6")
+    decoder, prompts = BlockDiffusion(block_length=4, threshold=0.3), [[1, 2, 3, 4, 5, 6], [7]]
+    expected = decoder.generate(small_model(), canvas_of(prompts, 20)).sequences()
+    canvas = Canvas.tokens(prompts, new=20, device=DEVICE)
+    found = decoder.generate(small_model(backend=backend).to(DEVICE), canvas).sequences()
+    assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -1,141 +1,283 @@
-"""The invariants of the decoding loop, over random small models, orders and batches."""
+"""The invariants of the decoding loop, over random models, orders and batches.
+
+| invariant | test |
+|---|---|
+| cached equals uncached | `test_cached_equals_uncached`; search: `test_invariants_search.py`; continuous values: `test_continuous.py` |
+| a batch row equals the row alone | `test_a_batch_row_equals_the_row_alone`; `test_invariants_search.py` |
+| one-pass training logits equal decode logits | `test_one_pass_training_logits_equal_decode_logits`, `test_teacher_forcing_logits_equal_decode_logits` |
+| the prompt never changes | `test_the_prompt_never_changes_and_committed_values_stand` |
+| draft == target accepts everything | `test_invariants_search.py: test_a_draft_by_the_target_is_accepted_whole` |
+| speculative output has the target's distribution | `test_invariants_search.py: test_speculative_samples_have_the_targets_distribution` (chi-square); greedy: `test_greedy_speculation_equals_autoregressive` |
+| fused commit equals separate commit | `test_fused_commit_equals_a_separate_pass_and_saves_passes` |
+| block length 1 equals AR | `test_blocks_of_one_equal_autoregressive` |
+| one block equals mask-predict | `test_one_block_equals_mask_predict` |
+| beam 1 equals greedy | `test_invariants_search.py: test_one_beam_equals_greedy` |
+| every backend equals `reference` | `test_invariants_search.py: test_every_backend_equals_the_reference`; one pass: `test_attention.py`, `test_kernels.py` |
+| same seed, same bytes, whatever the batch size or shard | `test_same_seed_same_bytes_whatever_the_batch_or_shard`; whole files: `test_runner.py` |
+
+`random_models.py` makes the examples. `make slow` runs ten times as many
+(`test_invariants_deep.py`). Below the properties are single cases that they do not show.
+"""  # noqa: E501
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from small_models import (
+from random_models import (
+    GROUP_MASKS,
+    RASTER_MASKS,
     VOCABULARY,
-    canvas_of,
-    random_context,
-    random_prompts,
-    row_of,
-    small_model,
+    AnyGroups,
+    Case,
+    batches,
+    block_decoders,
+    cases,
+    examples,
+    samplings,
 )
+from small_models import canvas_of, random_prompts, small_model
+from torch import Tensor
 
-from seqgen.attention import MaskView
-from seqgen.canvas import Canvas
-from seqgen.commits import ConfidenceQuota
+from seqgen.canvas import COMMITTED
+from seqgen.commits import All
 from seqgen.decoders import Autoregressive, BlockDiffusion, NonAutoregressive
 from seqgen.decoders.base import GroupDecoder
-from seqgen.logits import Sampling, TopK, TopP
+from seqgen.heads.base import Proposal, Request
+from seqgen.logits import Sampling
 from seqgen.loop import Recipe, decode
-from seqgen.masks import NOISY, BlockCausal, Causal, NoisyClean, SlotInfo, Window
-from seqgen.model import SequenceModel
+from seqgen.masks import BlockCausal, Causal, SlotInfo
 from seqgen.orders import Blocks, Order, Raster, Whole
+from seqgen.training.objectives import Noise, noisy_clean, teacher_forcing
 
-SEEDS = st.integers(0, 10_000)
-SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=4)
-LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=4)
-REMASKING = st.sampled_from(
-    ["sequential", "low_confidence_static", "low_confidence_dynamic", "entropy_bounded"]
-)
-quick = settings(max_examples=25, deadline=None)
+Batch = tuple[Case, GroupDecoder, bool]
 
 
-@st.composite
-def decoders(draw: st.DrawFn) -> tuple[GroupDecoder, bool]:
-    """A decoder, and whether its model has shifted inputs."""
-    sampling = Sampling()
-    if draw(st.booleans()):
-        filters = draw(st.sampled_from([(), (TopK(5),), (TopP(0.8),)]))
-        sampling = Sampling(temperature=draw(st.sampled_from([0.5, 1.0])), filters=filters)
-    if draw(st.booleans()):
-        return Autoregressive(sampling=sampling, stop_ids=(3, 4)), draw(st.booleans())
-    return BlockDiffusion(
-        block_length=draw(st.integers(1, 6)),
-        steps=draw(st.integers(0, 6)),
-        remasking=draw(REMASKING),
-        threshold=draw(st.sampled_from([0.05, 0.3, 0.9])),
-        sampling=sampling,
-        stop_ids=draw(st.sampled_from([(), (3,), (1, 2, 3)])),
-    ), False
-
-
-@quick
-@given(choice=decoders(), sizes=SIZES, new=st.integers(1, 9), seed=SEEDS, cross=st.booleans())
-def test_cached_equals_uncached(
-    choice: tuple[GroupDecoder, bool], sizes: list[int], new: int, seed: int, cross: bool
-) -> None:
-    decoder, shifted = choice
-    model = small_model(seed=seed, shifted=shifted, cross=cross)
-    context = random_context(seed, len(sizes)) if cross else None
-    prompts, seeds = random_prompts(seed, sizes), list(range(len(sizes)))
-    cached = decoder.generate(model, canvas_of(prompts, new, seeds=seeds), context)
-    uncached = replace(decoder, cached=False).generate(  # type: ignore[type-var]
-        model, canvas_of(prompts, new, seeds=seeds), context
-    )
+@examples(3)
+@given(batch=batches())
+def test_cached_equals_uncached(batch: Batch) -> None:
+    case, decoder, _ = batch
+    cached, uncached = case.decode(decoder), case.decode(decoder, cached=False)
     assert cached.sequences() == uncached.sequences()
+    torch.testing.assert_close(cached.confidence_BS, uncached.confidence_BS)
 
 
-@quick
-@given(choice=decoders(), sizes=SIZES, new=st.integers(1, 9), seed=SEEDS, cross=st.booleans())
-def test_a_row_of_a_batch_equals_the_row_alone(
-    choice: tuple[GroupDecoder, bool], sizes: list[int], new: int, seed: int, cross: bool
+@examples(2)
+@given(batch=batches())
+def test_a_batch_row_equals_the_row_alone(batch: Batch) -> None:
+    case, decoder, cut = batch
+    together = case.decode(decoder)
+    for row in range(len(case.prompts)):
+        alone = case.decode(decoder, [row], cut=cut)
+        assert alone.sequences()[0] == together.sequences()[row]
+        used = slice(0, int(together.length_B[row]))
+        torch.testing.assert_close(
+            alone.confidence_BS[0, used], together.confidence_BS[row, used], atol=1e-5, rtol=1e-5
+        )
+
+
+@examples()
+@given(batch=batches(), data=st.data())
+def test_same_seed_same_bytes_whatever_the_batch_or_shard(
+    batch: Batch, data: st.DataObject
 ) -> None:
-    decoder, shifted = choice
-    model = small_model(seed=seed, shifted=shifted, cross=cross)
-    context = random_context(seed, len(sizes), ragged=True) if cross else None
-    prompts, seeds = random_prompts(seed, sizes), [seed + 7 * i for i in range(len(sizes))]
-    batch = decoder.generate(model, canvas_of(prompts, new, seeds=seeds), context)
-    for row, prompt in enumerate(prompts):
-        own = None if context is None else row_of(context, row)
-        alone = decoder.generate(model, canvas_of([prompt], new, seeds=[seeds[row]]), own)
-        assert alone.sequences()[0] == batch.sequences()[row]
+    """Rows dealt to shards, in any order, and decoded there in batches of any size."""
+    case, decoder, cut = batch
+    whole = case.decode(decoder).sequences()
+    assert case.decode(decoder).sequences() == whole
+    rows = data.draw(st.permutations(range(len(whole))))
+    shards = data.draw(st.integers(1, len(whole)))
+    size = data.draw(st.integers(1, len(whole)))
+    found: dict[int, bytes] = {}
+    for shard in range(shards):
+        mine = rows[shard::shards]
+        for first in range(0, len(mine), size):
+            part = mine[first : first + size]
+            done = case.decode(decoder, part, cut=cut)
+            found |= {row: bytes(ids) for row, ids in zip(part, done.sequences(), strict=True)}
+    assert [found[row] for row in range(len(whole))] == [bytes(ids) for ids in whole]
 
 
-@quick
-@given(lengths=LENGTHS, steps=st.integers(1, 5), seed=SEEDS)
-def test_rows_of_given_lengths_equal_the_rows_alone(
-    lengths: list[int], steps: int, seed: int
-) -> None:
-    model = small_model(seed=seed)
-    decoder = NonAutoregressive(steps=steps)
-    values = torch.zeros(len(lengths), max(lengths), dtype=torch.int64)
-    batch = decoder.generate(model, Canvas(values, length=lengths))
-    for row, length in enumerate(lengths):
-        alone = decoder.generate(model, Canvas(values[:1, :length]))
-        assert alone.sequences()[0] == batch.sequences()[row]
-
-
-@quick
-@given(choice=decoders(), sizes=SIZES, seed=SEEDS)
-def test_the_prompt_never_changes_and_committed_values_stand(
-    choice: tuple[GroupDecoder, bool], sizes: list[int], seed: int
-) -> None:
-    decoder, shifted = choice
-    prompts = random_prompts(seed, sizes)
-    canvas = canvas_of(prompts, 6, seeds=list(range(len(sizes))))
+@examples()
+@given(batch=batches())
+def test_the_prompt_never_changes_and_committed_values_stand(batch: Batch) -> None:
+    case, decoder, _ = batch
+    canvas = case.canvas()
+    before, known = canvas.values.clone(), canvas.state_BS == COMMITTED
     committed: dict[tuple[int, int], int] = {}
-    for event in decoder.stream(small_model(seed=seed, shifted=shifted), canvas):
+    for event in decoder.stream(case.model, canvas, case.context):
         slots = event.slots_BQ.expand(canvas.batch, -1)
         for row, column in event.kept_BQ.nonzero().tolist():
             slot = int(slots[row, column])
-            assert slot >= len(prompts[row]), "a prompt slot was committed again"
+            assert slot < case.lengths[row]
+            assert not known[row, slot], "a prompt slot or a given one was committed again"
             assert (row, slot) not in committed, "a slot was committed twice"
             committed[row, slot] = int(event.values[row, column])
-    for row, prompt in enumerate(prompts):
-        assert canvas.values[row, : len(prompt)].tolist() == prompt
+    assert torch.equal(canvas.values[known], before[known])
     for (row, slot), value in committed.items():
         assert canvas.values[row, slot] == value
+    for row, length in enumerate(canvas.length_B.tolist()):
+        assert bool((canvas.state_BS[row, :length] == COMMITTED).all()), "a slot was left open"
 
 
-@quick
-@given(sizes=SIZES, new=st.integers(1, 9), seed=SEEDS, remasking=REMASKING, K=st.integers(1, 5))
+@examples()
+@given(case=cases(("masked", "given")), decoder=block_decoders())
 def test_fused_commit_equals_a_separate_pass_and_saves_passes(
-    sizes: list[int], new: int, seed: int, remasking: str, K: int
+    case: Case, decoder: BlockDiffusion
 ) -> None:
-    model = small_model(seed=seed)
-    prompts = random_prompts(seed, sizes)
-    decoder = BlockDiffusion(block_length=K, remasking=remasking, threshold=0.3)  # type: ignore[arg-type]
-    fused = decoder.generate(model, canvas_of(prompts, new))
-    apart = replace(decoder, fused_commit=False).generate(model, canvas_of(prompts, new))
+    fused, apart = case.decode(decoder), case.decode(decoder, fused_commit=False)
     assert fused.sequences() == apart.sequences()
     assert fused.forwards <= apart.forwards
+    torch.testing.assert_close(fused.confidence_BS, apart.confidence_BS)
+
+
+@examples()
+@given(case=cases(masks=RASTER_MASKS, inpaints=False), sampling=samplings(), data=st.data())
+def test_blocks_of_one_equal_autoregressive(case: Case, sampling: Any, data: st.DataObject) -> None:
+    decoder = replace(data.draw(block_decoders(sampling=sampling)), block_length=1)
+    blocks = case.decode(decoder)
+    one_by_one = case.decode(Autoregressive(sampling=sampling, stop_ids=decoder.stop_ids))
+    assert blocks.sequences() == one_by_one.sequences()
+    assert blocks.forwards == one_by_one.forwards
+
+
+@examples()
+@given(
+    case=cases(("masked", "given"), GROUP_MASKS, ragged=False, prompted=False),
+    steps=st.integers(1, 9),
+    sampling=samplings(),
+)
+def test_one_block_equals_mask_predict(case: Case, steps: int, sampling: Any) -> None:
+    length = case.values.shape[1]
+    steps = min(steps, length)
+    block = BlockDiffusion(
+        block_length=length, steps=steps, remasking="low_confidence_static", sampling=sampling
+    )
+    one_block = case.decode(block, quota_over="open")
+    predicted = case.decode(NonAutoregressive(steps=steps, sampling=sampling))
+    assert predicted.sequences() == one_block.sequences()
+    if case.given is None:
+        assert predicted.forwards == one_block.forwards == steps
+
+
+@examples()
+@given(case=cases(("masked", "given"), ragged=False), decoder=block_decoders())
+def test_a_quota_never_exceeds_what_is_open(case: Case, decoder: BlockDiffusion) -> None:
+    canvas = case.canvas()
+    wanted = int((canvas.state_BS != COMMITTED).sum())
+    decoder = replace(decoder, stop_ids=())
+    events = list(decoder.stream(case.model, canvas, case.context))
+    assert sum(int(event.kept_BQ.sum()) for event in events) == wanted
+    assert bool((canvas.state_BS == COMMITTED).all())
+
+
+ORDERS: list[Order] = [
+    Raster(), Blocks(2), Blocks(3), Whole(),
+    AnyGroups((2, 0, 1, 1, 0, 2, 3, 0, 1)), AnyGroups((8, 3, 5, 0, 7, 1, 2, 6, 4)),
+]  # fmt: skip
+
+
+@examples()
+@given(
+    case=cases(("masked", "given"), GROUP_MASKS, prompted=False, inpaints=False),
+    order=st.sampled_from(ORDERS),
+    low=st.sampled_from([0.1, 0.5, 1.0]),
+    seed=st.integers(0, 999),
+)
+def test_one_pass_training_logits_equal_decode_logits(
+    case: Case, order: Order, low: float, seed: int
+) -> None:
+    """Slots that training leaves unmasked are known to the decode of their group, and no earlier.
+
+    A decode forced to the targets, one pass a group; rows of any length.
+    """
+    targets = case.values
+    valid = torch.arange(targets.shape[1]) < torch.tensor(case.lengths)[:, None]
+    trained, weight = _trained_logits(
+        case,
+        lambda: noisy_clean(
+            case.model,
+            targets,
+            valid,
+            order=order,
+            noise=Noise(low=low),
+            generator=torch.Generator().manual_seed(seed),
+            context=case.context,
+        ),
+    )
+    masked = weight > 0
+    assert bool(masked.any(dim=1).all())
+    decoded = _decoded_logits(case, replace(case, given=valid & ~masked), order)
+    torch.testing.assert_close(
+        trained[masked].float(), decoded[masked].float(), atol=1e-5, rtol=1e-5
+    )
+
+
+@examples()
+@given(case=cases(("shifted", "headless"), RASTER_MASKS))
+def test_teacher_forcing_logits_equal_decode_logits(case: Case) -> None:
+    targets = case.values
+    valid = torch.arange(targets.shape[1]) < torch.tensor(case.lengths)[:, None]
+    trained, _ = _trained_logits(
+        case, lambda: teacher_forcing(case.model, targets, valid, context=case.context)
+    )
+    first = case.model.inputs.first_slot
+    decoded = _decoded_logits(case, case, Raster())[:, first:]
+    scored = valid & (torch.arange(targets.shape[1]) >= torch.tensor(case.prompts)[:, None])
+    scored = scored[:, first:]
+    torch.testing.assert_close(
+        trained[scored].float(), decoded[scored].float(), atol=1e-5, rtol=1e-5
+    )
+
+
+def _trained_logits(case: Case, objective: Any) -> tuple[Tensor, Tensor]:
+    """The logits that an objective scores, and the weight of each slot's loss in its result."""
+    seen: list[Tensor] = []
+    head = case.model.head
+    own = head.loss
+
+    def remember(hidden_BQD: Tensor, targets: Tensor) -> Tensor:
+        seen.append(head.logits(hidden_BQD).detach())  # type: ignore[attr-defined]
+        seen.append(own(hidden_BQD, targets).detach().requires_grad_())
+        return seen[1]
+
+    head.loss = remember  # type: ignore[method-assign]
+    try:
+        objective().backward()
+    finally:
+        head.loss = own  # type: ignore[method-assign]
+    assert seen[1].grad is not None
+    return seen[0], seen[1].grad
+
+
+def _decoded_logits(case: Case, known: Case, order: Order) -> Tensor:
+    """Logits [B, S, V] of a decode in which every value that is committed is the target's."""
+    targets, head = case.values, case.model.head
+    logits = torch.zeros(*targets.shape, VOCABULARY, dtype=torch.float64)
+    own = head.propose
+
+    def force(hidden_BQD: Tensor, request: Request) -> Proposal:
+        proposal = own(hidden_BQD, request)
+        slots = request.slots_BQ.expand(targets.shape[0], -1)
+        assert proposal.logits_BQV is not None
+        made = proposal.logits_BQV.double()
+        logits.scatter_(1, slots[..., None].expand_as(made), made)
+        return replace(proposal, values=targets.gather(1, slots))
+
+    head.propose = force  # type: ignore[method-assign]
+    try:
+        for _ in decode(case.model, known.canvas(), case.context, Recipe(order, All())):
+            pass
+    finally:
+        head.propose = own  # type: ignore[method-assign]
+    return logits
+
+
+# Single cases -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -157,140 +299,12 @@ def test_forward_counts_of_the_fused_commit(
     assert separate.generate(model, canvas_of(prompts, 22)).forwards == apart
 
 
-@quick
-@given(sizes=SIZES, new=st.integers(1, 9), seed=SEEDS)
-def test_block_length_one_equals_autoregressive(sizes: list[int], new: int, seed: int) -> None:
-    model, prompts = small_model(seed=seed), random_prompts(seed, sizes)
-    sampling = Sampling(temperature=1.0)
-    seeds = list(range(len(sizes)))
-    ar = Autoregressive(sampling=sampling).generate(model, canvas_of(prompts, new, seeds=seeds))
-    blocks = BlockDiffusion(block_length=1, sampling=sampling).generate(
-        model, canvas_of(prompts, new, seeds=seeds)
-    )
-    assert ar.sequences() == blocks.sequences()
-
-
-@quick
-@given(batch=st.integers(1, 3), length=st.integers(1, 12), steps=st.integers(1, 6), seed=SEEDS)
-def test_one_block_equals_mask_predict(batch: int, length: int, steps: int, seed: int) -> None:
-    model = small_model(seed=seed)
-    values = torch.zeros(batch, length, dtype=torch.int64)
-    steps = min(steps, length)
-    predicted = NonAutoregressive(commit=ConfidenceQuota(steps)).generate(model, Canvas(values))
-    block = BlockDiffusion(
-        block_length=length, steps=steps, remasking="low_confidence_static"
-    ).generate(model, Canvas(values))
-    assert predicted.sequences() == block.sequences()
-    assert predicted.forwards == block.forwards == min(steps, length)
-
-
-@quick
-@given(
-    K=st.integers(1, 6),
-    steps=st.integers(1, 8),
-    remasking=REMASKING,
-    prompt=st.integers(0, 7),
-    seed=SEEDS,
-)
-def test_a_quota_never_exceeds_what_is_open(
-    K: int, steps: int, remasking: str, prompt: int, seed: int
-) -> None:
-    model = small_model(seed=seed)
-    canvas = canvas_of(random_prompts(seed, [prompt]), 9)
-    decoder = BlockDiffusion(block_length=K, steps=steps, remasking=remasking)  # type: ignore[arg-type]
-    kept = sum(int(event.kept_BQ.sum()) for event in decoder.stream(model, canvas))
-    assert kept == 9
-    assert bool((canvas.state_BS == 1).all())
-
-
-@quick
-@given(seed=SEEDS, batch=st.integers(1, 4))
-def test_same_seed_same_sample_and_another_seed_another(seed: int, batch: int) -> None:
+def test_another_seed_gives_another_sample() -> None:
     model = small_model(seed=1, sharpness=0.5)
-    sampling = Sampling(temperature=1.0)
-    seeds = [seed + i for i in range(batch)]
-    prompts: list[list[int]] = [[] for _ in range(batch)]
-    first = Autoregressive(sampling=sampling).generate(model, canvas_of(prompts, 12, seeds=seeds))
-    again = Autoregressive(sampling=sampling).generate(model, canvas_of(prompts, 12, seeds=seeds))
-    assert first.sequences() == again.sequences()
-    assert len({tuple(s) for s in first.sequences()}) == batch
-
-
-@quick
-@given(
-    order=st.sampled_from([Raster(), Blocks(2), Blocks(3), Whole()]),
-    batch=st.integers(1, 3),
-    length=st.integers(1, 9),
-    cross=st.booleans(),
-    seed=SEEDS,
-)
-def test_one_pass_training_logits_equal_decode_logits(
-    order: Order, batch: int, length: int, cross: bool, seed: int
-) -> None:
-    """Everything masked: the first pass of each group of a decode forced to the targets."""
-    model = small_model(seed=seed, cross=cross)
-    context = random_context(seed, batch) if cross else None
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.randint(VOCABULARY, (batch, length), generator=generator)
-    table = order.table(length, targets.device)
-
-    slots = torch.arange(length).repeat(2)[None]
-    copy = torch.zeros_like(slots)
-    copy[:, :length] = NOISY
-    info = SlotInfo(group=table.group_S[slots], position=slots, copy=copy)
-    masked = torch.full_like(targets, VOCABULARY)
-    x = model.inputs.embed(torch.cat([masked, targets], dim=1), slots)
-    with torch.inference_mode():
-        hidden = model.backbone(
-            x,
-            table.coordinates_SA[slots],
-            view=MaskView(NoisyClean(), info, info),
-            cache=None,
-            context=context,
-        )
-        trained = model.head.logits(hidden[:, :length])
-    decoded = _teacher_forced_logits(model, targets, order, context)
-    torch.testing.assert_close(trained, decoded, atol=2e-4, rtol=1e-3)
-
-
-def _teacher_forced_logits(
-    model: SequenceModel, targets: torch.Tensor, order: Order, context: object
-) -> torch.Tensor:
-    """Logits of a real decode in which every committed value is replaced by the target."""
-    logits = torch.zeros(*targets.shape, VOCABULARY)
-    canvas = Canvas(torch.zeros_like(targets))
-
-    class Force(ConfidenceQuota):
-        def __call__(self, proposal, open_BQ, size_B, refinement):  # type: ignore[no-untyped-def]
-            slots = current[0].expand(targets.shape[0], -1)
-            logits.scatter_(1, slots[..., None].expand_as(proposal.logits_BQV), proposal.logits_BQV)
-            proposal.values.copy_(targets.gather(1, slots))
-            return open_BQ
-
-        def passes(self, size: int, opened: int) -> tuple[int, int]:
-            return 1, 1
-
-    current = [torch.zeros(1, 1, dtype=torch.int64)]
-    propose = model.head.propose
-
-    def remember(hidden, request):  # type: ignore[no-untyped-def]
-        current[0] = request.slots_BQ
-        return propose(hidden, request)
-
-    model.head.propose = remember  # type: ignore[method-assign]
-    for _ in decode(model, canvas, context, Recipe(order=order, commit=Force(1))):  # type: ignore[arg-type]
-        pass
-    return logits
-
-
-@quick
-@given(seed=SEEDS, size=st.integers(1, 5), new=st.integers(1, 8))
-def test_masks_that_hide_the_past_are_obeyed_with_a_cache(seed: int, size: int, new: int) -> None:
-    model = small_model(seed=seed, mask=Causal() & Window(size), shifted=True)
-    prompts = random_prompts(seed, [4, 2])
-    cached = Autoregressive().generate(model, canvas_of(prompts, new))
-    uncached = Autoregressive(cached=False).generate(model, canvas_of(prompts, new))
-    assert cached.sequences() == uncached.sequences()
+    prompts: list[list[int]] = [[] for _ in range(6)]
+    canvas = canvas_of(prompts, 12, seeds=[5, 6, 7, 8, 9, 10])
+    out = Autoregressive(sampling=Sampling(temperature=1.0)).generate(model, canvas)
+    assert len({tuple(row) for row in out.sequences()}) == 6
 
 
 def test_shifted_inputs_refuse_blocks() -> None:

@@ -125,27 +125,61 @@ def test_cached_equals_uncached(loaded: Loaded) -> None:
         assert cached.forwards == uncached.forwards
 
 
+def name(key: tuple[object, ...]) -> str:
+    prompt, K, S, strategy, threshold, confidence = key
+    words = [f"prompt{prompt}", f"K{K}", f"S{S}", str(strategy).removeprefix("low_confidence_")]
+    return "-".join([*words, *([] if threshold is None else [str(threshold)]), str(confidence)])
+
+
+@pytest.mark.parametrize(
+    "which", [pytest.param(k, id=name(k)) for k in sorted(OVER_QUOTA, key=name)]
+)
 def test_prompt_and_committed_tokens_stand_where_the_official_code_overwrites_them(
-    loaded: Loaded,
+    loaded: Loaded, which: tuple[object, ...]
 ) -> None:
+    """What the official loop overwrites, found by running it, holds its first value in ours."""
     model, _, cases = loaded
-    for case in cases:
-        if key(case) not in OVER_QUOTA:
-            continue
-        given = len(case["prompt"])
-        overwritten = case["output"][:given] != case["prompt"]
-        assert overwritten == (key(case) in OVERWRITES_PROMPT)
-        canvas = canvas_of(case)
-        committed: dict[int, int] = {}
-        for event in decoder_of(case).stream(model, canvas):
-            for column in event.kept_BQ[0].nonzero().flatten().tolist():
-                slot = int(event.slots_BQ[0, column])
-                assert slot >= given
-                assert slot not in committed
-                committed[slot] = int(event.values[0, column])
-        assert canvas.values[0, :given].tolist() == case["prompt"]
-        assert sorted(committed) == list(range(given, canvas.slots))
-        assert all(int(canvas.values[0, slot]) == value for slot, value in committed.items())
+    (case,) = [case for case in cases if key(case) == which]
+    given = len(case["prompt"])
+    overwritten = official_overwrites(model, case)
+    in_prompt = [slot for slot, *_ in overwritten if slot < given]
+    assert bool(in_prompt) == (which in OVERWRITES_PROMPT)
+    assert (case["output"][:given] != case["prompt"]) == (which in OVERWRITES_PROMPT)
+
+    canvas = canvas_of(case)
+    committed: dict[int, int] = {}
+    for event in decoder_of(case).stream(model, canvas):
+        for column in event.kept_BQ[0].nonzero().flatten().tolist():
+            slot = int(event.slots_BQ[0, column])
+            assert slot >= given
+            assert slot not in committed
+            committed[slot] = int(event.values[0, column])
+    assert canvas.values[0, :given].tolist() == case["prompt"]
+    assert sorted(committed) == list(range(given, canvas.slots))
+    assert all(int(canvas.values[0, slot]) == value for slot, value in committed.items())
+    slot, before, after = overwritten[0]  # until then the two loops do the same
+    assert before != after
+    assert int(canvas.values[0, slot]) == before
+
+
+def official_overwrites(model: SequenceModel, case: dict[str, Any]) -> list[tuple[int, int, int]]:
+    """(slot, value before, value after) of decided slots that the official rule changes."""
+    decoder = decoder_of(case)
+    rule = decoder.rule()
+    assert isinstance(rule, ConfidenceQuota | Threshold)
+    canvas = canvas_of(case)
+    values, decided = canvas.values.clone(), canvas.state_BS.clone()
+    found = []
+    recipe = replace(decoder.recipe(model), commit=OfficialQuota(rule))
+    for event in decode(model, canvas, None, recipe):
+        for column in event.kept_BQ[0].nonzero().flatten().tolist():
+            slot = int(event.slots_BQ[0, column])
+            before, after = int(values[0, slot]), int(canvas.values[0, slot])
+            if decided[0, slot] and before != after:
+                found.append((slot, before, after))
+        values, decided = canvas.values.clone(), canvas.state_BS.clone()
+    assert canvas.values[0].tolist() == case["output"]
+    return found
 
 
 def test_with_the_official_bug_put_back_all_decodes_are_equal(loaded: Loaded) -> None:

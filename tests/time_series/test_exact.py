@@ -195,6 +195,23 @@ def test_regressors_of_very_different_units() -> None:
     assert fitted.warnings == ()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("strength", [0.0, 1e-12, 1e-9])
+@pytest.mark.parametrize("window_mean", [False, True])
+def test_singular_systems_have_no_negative_variances(strength: float, window_mean: bool) -> None:
+    """Their digits cancel in the variances; numpy would warn of the root of a negative number."""
+    time = np.arange(3000.0)
+    for y in (np.sin(2 * np.pi * time / 24), 0.5 * time + 3.0, np.exp(time[:60])):
+        for lags in (3, 12):
+            model = ARNet(lags=lags, penalty="ridge", strength=strength, window_mean=window_mean)
+            fitted = model.fit(y)
+            errors = fitted.standard_errors
+            assert errors is not None
+            assert (errors[np.isfinite(errors)] >= 0.0).all()
+            assert np.isfinite(fitted.coefficients).all()
+            assert np.isfinite(fitted.sigma).all()
+
+
 def test_without_an_intercept() -> None:
     y = simulate([0.5, 0.2], 500, seed=1, level=3.0)
     fitted = ARNet(lags=2, intercept=False).fit(y)

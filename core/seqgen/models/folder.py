@@ -7,6 +7,7 @@ words of the folder, before any weight is read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,8 +41,12 @@ class Fields:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise CheckpointError(f"no {path.name} in {path.parent}", why=str(error)) from error
-        except ValueError as error:
+            raise CheckpointError(
+                f"no {path.name} in {path.parent}",
+                why=error.strerror or str(error),
+                fix="name the folder of a model: config.json, *.safetensors, tokenizer.json",
+            ) from error
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} is not JSON", why=str(error)) from error
         if not isinstance(values, dict):
             raise CheckpointError(f"{path} is not a JSON object")
@@ -59,11 +64,20 @@ class Fields:
             raise CheckpointError(f"{self.path}: {name} must be {kind.__name__}, not {value!r}")
         return value
 
-    def size(self, name: str, default: int | None = None) -> int:
+    def size(self, name: str, default: int | None = None, *, most: int | None = None) -> int:
         """A whole number of at least 1."""
         value = self.get(name, int, default)
         if value < 1:
             raise CheckpointError(f"{self.path}: {name} must be at least 1, not {value}")
+        if most is not None and value > most:
+            raise CheckpointError(f"{self.path}: {name} must be at most {most}, not {value}")
+        return value
+
+    def positive(self, name: str) -> float:
+        """A finite number above 0."""
+        value = self.get(name, float)
+        if not 0 < value < math.inf:
+            raise CheckpointError(f"{self.path}: {name} must be a number above 0, not {value}")
         return value
 
     def require(self, name: str, only: object) -> None:
@@ -144,14 +158,26 @@ class WeightFiles:
         try:
             file = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
         except (SafetensorError, OSError) as error:
-            what = "is damaged or not a safetensors file" if path.is_file() else "is missing"
-            raise CheckpointError(
-                f"{path} {what}", why=str(error), fix="get the file again"
-            ) from error
+            raise _cannot_open(path, error) from error
         for key in file.keys():  # noqa: SIM118 (no iterator)
             if key in self._files:
                 raise CheckpointError(f"{key} is in two files of {self.folder}, one is {path.name}")
             self._files[key] = file
+
+
+def _cannot_open(path: Path, error: Exception) -> CheckpointError:
+    if path.is_file():
+        return CheckpointError(
+            f"{path} is damaged or not a safetensors file", why=str(error), fix="get it again"
+        )
+    others = sorted(p.name for p in path.parent.glob("*.bin"))
+    if others:
+        return CheckpointError(
+            f"{path} is missing",
+            why=f"the folder holds {others[0]}, whose format can run code and is not read",
+            fix="get the model's safetensors, or convert it with transformers' save_pretrained",
+        )
+    return CheckpointError(f"{path} is missing", why=str(error), fix="get the file again")
 
 
 def read_tokenizer(folder: str | Path) -> Tokenizer | None:
@@ -183,6 +209,9 @@ def _paths(folder: Path) -> Iterator[Path]:
         return
     names = Fields.read(index).get("weight_map", dict).values()
     for name in sorted({str(name) for name in names}):
-        if Path(name).name != name:
-            raise CheckpointError(f"{index} names {name!r}, which is not a file of the folder")
+        if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
+            raise CheckpointError(
+                f"{index} names {name!r}, which is not a file of the folder",
+                why="an index must not lead anywhere else",
+            )
         yield folder / name

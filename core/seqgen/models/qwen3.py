@@ -16,18 +16,19 @@ Shapes: V vocabulary, D width, F feed-forward width, H query heads, G key/value 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from seqgen.attention import Backend
 from seqgen.errors import CheckpointError, InputError, did_you_mean
 from seqgen.heads import CategoricalHead
 from seqgen.inputs import Inputs, MaskedInputs, ShiftedInputs
 from seqgen.model import SequenceModel
-from seqgen.models.folder import Fields, WeightFiles, read_tokenizer
+from seqgen.models.folder import FLOATS, Fields, WeightFiles, read_tokenizer
 from seqgen.transformer import Transformer, TransformerConfig, rotary_frequencies
 
 if TYPE_CHECKING:
@@ -45,11 +46,14 @@ READ = {
 }
 """Fields of config.json that are read, or must have the one value that is supported."""
 
+MOST_LAYERS = 10_000
+"""More is a damaged file: refused before a list of their weights is made."""
+
 WITHOUT_EFFECT = {
     *("_name_or_path", "architectures", "auto_map", "attention_dropout", "attn_implementation"),
     *("bos_token_id", "debug", "dtype", "ep_size", "fuse_cross_entropy", "initializer_range"),
     *("max_window_layers", "micro_forward", "pad_token_id", "skip_checkpoint", "sliding_window"),
-    *("torch_dtype", "transformers_version", "use_cache", "use_deepep"),
+    *("quantization_config", "torch_dtype", "transformers_version", "use_cache", "use_deepep"),
 }
 """Fields of published configs that say nothing about what a decode computes."""
 
@@ -105,6 +109,7 @@ def load_qwen3(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    backend: Backend = "auto",
 ) -> tuple[SequenceModel, Qwen3Config, Tokenizer | None]:
     """Read config.json, safetensors (one file or shards) and tokenizer.json, if there is one.
 
@@ -112,6 +117,7 @@ def load_qwen3(
 
     Args:
         dtype: floating type of the weights in memory, whatever the file holds.
+        backend: attention backend (docs/attention.md).
 
     Raises:
         CheckpointError: names the file, field, key or shape that is missing, unknown or wrong.
@@ -121,7 +127,7 @@ def load_qwen3(
     if not dtype.is_floating_point:
         raise CheckpointError(f"{dtype} cannot hold weights", fix="use float32 or bfloat16")
     config = read_config(folder)
-    layout = _layout(config)
+    layout = weights_layout(config)
     with WeightFiles(folder) as files:
         files.check(
             dict(part for parts in layout.values() for part in parts),
@@ -137,7 +143,7 @@ def load_qwen3(
             name: files.stacked([key for key, _ in parts], device=device, dtype=dtype)
             for name, parts in layout.items()
         }
-    return _assemble(config, state, device), config, read_tokenizer(folder)
+    return _assemble(config, state, device, backend), config, read_tokenizer(folder)
 
 
 def read_config(folder: str | Path) -> Qwen3Config:
@@ -147,6 +153,12 @@ def read_config(folder: str | Path) -> Qwen3Config:
     kind = fields.get("model_type", str)
     if kind not in ("qwen3", "sdar"):
         raise CheckpointError(f"{path} describes a {kind!r} model, not qwen3 or sdar")
+    if fields.values.get("quantization_config"):
+        raise CheckpointError(
+            f"{path} describes quantised weights (quantization_config)",
+            why=f"only {', '.join(sorted(FLOATS))} weights are read",
+            fix="get the unquantised model; --dtype bfloat16 halves the memory of float32",
+        )
     for name in fields.values:
         if name not in READ and name not in WITHOUT_EFFECT:
             raise CheckpointError(
@@ -158,7 +170,7 @@ def read_config(folder: str | Path) -> Qwen3Config:
     fields.require("attention_bias", False)
     fields.require("use_sliding_window", False)
     fields.require("rope_scaling", None)
-    layers = fields.size("num_hidden_layers")
+    layers = fields.size("num_hidden_layers", most=MOST_LAYERS)
     fields.require("layer_types", ["full_attention"] * layers)
     heads, kv_heads = fields.size("num_attention_heads"), fields.size("num_key_value_heads")
     if heads % kv_heads:
@@ -166,7 +178,21 @@ def read_config(folder: str | Path) -> Qwen3Config:
     vocabulary = fields.size("vocab_size")
     mask_id = fields.get("mask_token_id", int) if kind == "sdar" else None
     if mask_id is not None and not 0 <= mask_id < vocabulary:
-        raise CheckpointError(f"{path}: mask_token_id {mask_id} is not below {vocabulary}")
+        raise CheckpointError(
+            f"{path}: mask_token_id {mask_id} is not below {vocabulary}",
+            why="it must be a row of the embedding table, whose size is vocab_size",
+        )
+    stop_ids = _stop_ids(fields)
+    if outside := [i for i in stop_ids if not 0 <= i < vocabulary]:
+        raise CheckpointError(
+            f"eos_token_id {outside[0]} beside {path} is not below {vocabulary}",
+            why="the model can never say it, so no text would end",
+        )
+    head_width = fields.size("head_dim", 128)
+    if head_width % 2:
+        raise CheckpointError(
+            f"{path}: head_dim is {head_width}", why="rotary positions turn pairs of numbers"
+        )
     return Qwen3Config(
         vocabulary=vocabulary,
         width=fields.size("hidden_size"),
@@ -174,12 +200,12 @@ def read_config(folder: str | Path) -> Qwen3Config:
         layers=layers,
         heads=heads,
         kv_heads=kv_heads,
-        head_width=fields.size("head_dim", 128),
+        head_width=head_width,
         rope_theta=_rope_theta(fields),
-        norm_eps=fields.get("rms_norm_eps", float),
+        norm_eps=fields.positive("rms_norm_eps"),
         tied=fields.get("tie_word_embeddings", bool, False),
         max_positions=fields.size("max_position_embeddings"),
-        stop_ids=_stop_ids(fields),
+        stop_ids=stop_ids,
         mask_id=mask_id,
         block_length=fields.size("block_size", 4) if kind == "sdar" else 1,
     )
@@ -188,9 +214,9 @@ def read_config(folder: str | Path) -> Qwen3Config:
 def _rope_theta(fields: Fields) -> float:
     rope = fields.object("rope_parameters")  # transformers 5
     if rope is None:
-        return fields.get("rope_theta", float)
+        return fields.positive("rope_theta")
     rope.require("rope_type", "default")
-    return rope.get("rope_theta", float)
+    return rope.positive("rope_theta")
 
 
 def _stop_ids(fields: Fields) -> tuple[int, ...]:
@@ -208,7 +234,8 @@ Layout = Mapping[str, tuple[tuple[str, tuple[int, ...]], ...]]
 """Our key -> the published keys that are stacked to it, with their shapes."""
 
 
-def _layout(c: Qwen3Config) -> Layout:
+def weights_layout(c: Qwen3Config) -> Layout:
+    """Where each of our weights lies in a published file."""
     D, F, d = c.width, c.hidden, c.head_width
     layout: dict[str, tuple[tuple[str, tuple[int, ...]], ...]] = {
         "inputs.embedding.weight": ((EMBEDDING, (c.vocabulary, D)),),
@@ -239,10 +266,9 @@ def _layout(c: Qwen3Config) -> Layout:
     return layout
 
 
-def _assemble(
-    c: Qwen3Config, state: dict[str, Tensor], device: torch.device | str
-) -> SequenceModel:
-    sizes = TransformerConfig(
+def transformer_sizes(c: Qwen3Config) -> TransformerConfig:
+    """The backbone's sizes."""
+    return TransformerConfig(
         width=c.width,
         layers=c.layers,
         heads=c.heads,
@@ -252,6 +278,12 @@ def _assemble(
         rope_theta=c.rope_theta,
         norm_eps=c.norm_eps,
     )
+
+
+def _assemble(
+    c: Qwen3Config, state: dict[str, Tensor], device: torch.device | str, backend: Backend
+) -> SequenceModel:
+    sizes = replace(transformer_sizes(c), backend=backend)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         backbone = Transformer(sizes)
         embedding = nn.Embedding(c.vocabulary, c.width)

@@ -55,8 +55,9 @@ class PatchTokenizer(nn.Module):
             )
         self.quantizer = quantizer
         self.vocabulary = quantizer.vocabulary
-        several = isinstance(quantizer, MultiScaleRVQ)
-        self.slots = quantizer.slots if several else self.grid[0] * self.grid[1]
+        self.slots = (
+            quantizer.slots if isinstance(quantizer, MultiScaleRVQ) else self.grid[0] * self.grid[1]
+        )
 
     @torch.no_grad()
     def fit(self, images_BCHW: Tensor, *, seed: int = 0) -> None:
@@ -82,6 +83,6 @@ class PatchTokenizer(nn.Module):
         return self.image(self.quantizer.decode(ids_BS))
 
     def decode_partial(self, ids_BS: Tensor, known_BS: Tensor) -> Tensor:
-        """Images of the known slots: the scales so far, or the mean patch where nothing is known."""
+        """Images of the known slots: the scales so far, or the mean patch elsewhere."""
         check_ids(ids_BS, self.slots)
         return self.image(self.quantizer.decode_partial(ids_BS, known_BS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -99,6 +99,40 @@ class TrainingTask(Protocol):
             fit: how long and how it will be trained, for runs whose losses follow a schedule.
 
         Raises:
+            InputError: the data are missing or unusable.
+        """
+        ...
+
+
+@runtime_checkable
+class Convertible(Protocol):
+    """A training task that can also start from a model trained for something else.
+
+    Attributes:
+        conversions: what `seqgen train --convert` takes -> (plugin options, fit options), whose
+            fields `--set` overrides. `block-diffusion` makes an autoregressive model one with
+            masked inputs; its options derive from `seqgen.training.convert`'s.
+    """
+
+    conversions: Mapping[str, tuple[Any, FitConfig]]
+
+    def convert(
+        self,
+        checkpoint: Path,
+        options: Any,
+        fit: FitConfig,
+        *,
+        data: Path | None,
+        seed: int,
+        folder: Path,
+    ) -> TrainingRun:
+        """Read the model and the data; the run trains it on in its new form.
+
+        Args:
+            checkpoint: file or folder of the model to start from.
+
+        Raises:
+            CheckpointError: it is damaged, or not a model that this conversion starts from.
             InputError: the data are missing or unusable.
         """
         ...

@@ -158,11 +158,15 @@ def least_squares(
     # Cov(w) = sigma^2 (G + ridge)^-1 G (G + ridge)^-1 / rows in scaled units.
     spread_FF = inverse_FF @ correlation_FF @ inverse_FF if ridge else inverse_FF
     sigma2_H = np.maximum(np.diag(covariance_HH), 0.0)
-    errors_FH = np.sqrt(np.outer(np.diag(spread_FF) / rows, sigma2_H)) / scale_F[:, None]
+    spread_F = np.diag(spread_FF).copy()
+    # In a nearly singular system the digits of a variance may cancel: then it is not known.
+    spread_F[spread_F < 0.0] = np.nan
+    errors_FH = np.sqrt(np.outer(spread_F / rows, sigma2_H)) / scale_F[:, None]
     errors_FH[flat] = np.nan
     lean_F = moments.feature_means_F / scale_F
     lean_F[flat] = 0.0
-    level = (1.0 + lean_F @ spread_FF @ lean_F) / rows if moments.intercept else 0.0
+    lean = max(float(lean_F @ spread_FF @ lean_F), 0.0)
+    level = (1.0 + lean) / rows if moments.intercept else 0.0
     return Solution(
         weights_FH=weights_FH,
         intercept_H=intercept_H,
@@ -198,8 +202,8 @@ def residual_sums(
 ) -> Floats:
     """Residual cross products [H, H], from the data where the moments' digits cancel."""
     sums_HH = moments.residual_sums(weights_FH)
-    share_H = np.diag(sums_HH) / np.maximum(np.diag(moments.targets_HH), np.finfo(float).tiny)
-    if share_H.min() > CANCELLATION or not series:
+    precise_H = np.diag(sums_HH) > CANCELLATION * np.diag(moments.targets_HH)
+    if precise_H.all() or not series:
         return sums_HH
     _, sums_HH = _gradient(weights_FH, series, layout, moments)
     return sums_HH

@@ -165,7 +165,7 @@ def test_patches_that_do_not_fit() -> None:
 
 
 def test_residual_kmeans_on_avatars(shared_data: Path) -> None:
-    """Without training: every scale adds to the picture, and the coarse codes have not collapsed."""
+    """Without training: every scale adds to the picture, and coarse codes have not collapsed."""
     images, test = avatars(shared_data)
     quantizer = MultiScaleRVQ((1, 2, 4, 8), 512, 12)
     made = PatchTokenizer(quantizer).eval()

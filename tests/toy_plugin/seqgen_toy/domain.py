@@ -129,6 +129,27 @@ class SumTask:
     ) -> SumRun:
         return SumRun(options, seed)
 
+    conversions: ClassVar = {
+        "block-diffusion": (SumOptions(), FitConfig(steps=40, lr=0.05, warmup=2, save_every=10)),
+    }
+
+    def convert(
+        self,
+        checkpoint: Path,
+        options: SumOptions,
+        fit: FitConfig,
+        *,
+        data: Path | None,
+        seed: int,
+        folder: Path,
+    ) -> SumRun:
+        """Goes on from the weights of an earlier training."""
+        weights = [float(word) for word in checkpoint.read_text().split()]
+        run = SumRun(SumOptions(width=len(weights)), seed)
+        run.model.weight.data.copy_(torch.tensor(weights))
+        run.model.bias.data.zero_()  # which the file does not hold
+        return run
+
 
 class ToyDomain:
     options = ToyOptions

@@ -1,0 +1,139 @@
+"""Do 80 % intervals hold 80 % of what comes? Rolling backtests on public series.
+
+    python benchmarks/ts_coverage.py [--data FOLDER] [--origins 40] [--json FILE]
+
+At each of 40 cutoffs, evenly spread over the second half of a series, the forecast and its
+calibration are made from the values before the cutoff alone, as `seqgen run --plugin time-series
+--model arnet` would have made them then (19 earlier origins calibrate); then it is counted how many
+of the values that followed lie in the interval. `raw` is the same without calibration. The horizons
+are those of the M4 competition (yearly 6, quarterly 8, weekly 13, daily 14), a year of months, a
+day of hours, two hours of five minutes. Nothing is left out: every series of the folder is in the
+table, of `macrodata` and `ETTh1` the mean over all columns. With 40 cutoffs that partly overlap a
+coverage is uncertain by about 0.05.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seqgen.benchmark import print_result, result, write_result
+from seqgen.errors import InputError
+from seqgen_time_series.answers import Answer, row_of
+from seqgen_time_series.arnet import fit_origin, gaussian_quantiles
+from seqgen_time_series.backtest import cut_at
+from seqgen_time_series.domain import TimeSeriesDomain
+from seqgen_time_series.options import ForecastOptions
+from seqgen_time_series.series import Series
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path(os.environ.get("SEQGEN_DATA", ROOT.parent / "shared" / "data")) / "timeseries"
+
+FILES = {
+    "neuralprophet_mit/air_passengers.csv": 12,
+    "neuralprophet_mit/retail_sales.csv": 12,
+    "neuralprophet_mit/wp_log_peyton_manning.csv": 14,
+    "neuralprophet_mit/yosemite_temps.csv": 24,
+    "neuralprophet_mit/sunspots.csv": 14,
+    "ett_ccbynd/ETTh1.csv": 24,
+    "statsmodels_pd/co2.csv": 13,
+    "statsmodels_pd/macrodata.csv": 8,
+    "statsmodels_pd/nile.csv": 6,
+    "statsmodels_pd/sunspots.csv": 6,
+}
+"""File -> steps of its horizon."""
+LONGEST = 6000
+"""Values of a series that are used, the latest: for the time that it takes."""
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which of the values that came lie in their intervals, [cutoffs H]."""
+
+    raw: Bools
+    calibrated: Bools
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=FOLDER)
+    parser.add_argument("--files", nargs="+", default=list(FILES), help="some of them")
+    parser.add_argument("--origins", type=int, default=40, help="cutoffs a series")
+    parser.add_argument("--json", type=Path, help="also write the result here")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [measure(arguments.data, file, arguments.origins) for file in arguments.files]
+    outcome = result("ts_coverage", rows)
+    print_result(outcome)
+    if arguments.json:
+        write_result(outcome, arguments.json)
+
+
+def measure(folder: Path, file: str, origins: int) -> dict[str, float | str]:
+    """The row of a file: means over its series."""
+    options = ForecastOptions(horizon=FILES[file], windows=0, missing="interpolate")
+    started = time.process_time()
+    found = [
+        coverage(series, options, origins)
+        for series in TimeSeriesDomain().load(str(folder / file), options)
+    ]
+    return {
+        "case": Path(file).parent.name.partition("_")[0] + " " + Path(file).stem,
+        "series": len(found),
+        "horizon": options.horizon,
+        "values": sum(held.raw.size for held in found),
+        "raw": float(np.mean([held.raw.mean() for held in found])),
+        "calibrated": float(np.mean([held.calibrated.mean() for held in found])),
+        "cpu_s": time.process_time() - started,
+    }
+
+
+def coverage(series: Series, options: ForecastOptions, origins: int) -> Held:
+    """Of the 80 % intervals at cutoffs in the second half of a series."""
+    if series.problem is not None:
+        raise series.problem
+    count = min(len(series.y), LONGEST)
+    late = replace(series, ds=series.ds[-count:], y=series.y[-count:])
+    raw, calibrated = [], []
+    cutoffs = np.unique(np.linspace(count // 2, count - options.horizon, origins).astype(int))
+    for cutoff in cutoffs.tolist():
+        y = late.y[cutoff : cutoff + options.horizon]
+        history = cut_at(late, cutoff, 0)
+        for kind, into in (("raw", raw), ("calibrated", calibrated)):
+            low, high = interval(history, replace(options, calibrate=kind == "calibrated"))
+            into.append((low <= y) & (y <= high))
+    return Held(np.array(raw), np.array(calibrated))
+
+
+def interval(
+    history: Series, options: ForecastOptions
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends of the 80 % interval of what follows, as the plugin gives them."""
+    row = row_of(list(answers(history, options)), [], options)
+    return np.array(row["quantiles"]["0.1"]), np.array(row["quantiles"]["0.9"])
+
+
+def answers(history: Series, options: ForecastOptions) -> Iterator[Answer]:
+    """AR-Net's answers at the origins of a history: the forecast's, and earlier ones."""
+    for origin in TimeSeriesDomain().split(history, options):
+        try:
+            fit = fit_origin(origin, options.arnet(), direct=False, seed=0)
+        except InputError:  # an earlier origin that is too short
+            continue
+        yield Answer(origin, gaussian_quantiles(fit, options.levels))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The engines of a card: one file each, loaded when first used.
+
+    family = build_family(card, device)
+    model = family["next-scale"]
+
+A card's files, a folder with several checkpoints, one file, or an official checkpoint (a family of
+one) are the same to the domain. Which engine a file holds stands in its header, so nothing is
+loaded to know it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqgen.checkpoints import FILE_NAME, METADATA_KEY
+from seqgen.errors import CheckpointError, UsageError, did_you_mean
+from seqgen.registry import Card
+from seqgen.weights import local_files
+from seqgen_images.labels import Labels
+
+if TYPE_CHECKING:
+    import torch
+
+    from seqgen.tokenizers import Tokenizer
+    from seqgen_images.model import ImageModel
+
+JUDGE = "seqgen-image-judge"
+
+EXACT = ("raster", "diagonal", "next-scale")
+"""Engines that decide every token given all decided before: their likelihood is a product."""
+
+OFFICIAL = {"var": "next-scale", "llamagen": "raster", "nar": "diagonal"}
+"""Kind of an official checkpoint (`config: {kind: var}` of its card) -> its engine."""
+
+
+@dataclass
+class ImageFamily:
+    """Engine -> model.
+
+    Attributes:
+        name: of the card, for messages.
+        files: engine -> checkpoint, those not yet loaded.
+        size: height and width of the images.
+        labels: what the models can be conditioned on.
+        device: where models go.
+        judge: the checkpoint of the judge that came with them.
+        held_out: engine -> loss on held-out images, in nats a token, where that is a likelihood.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    size: tuple[int, int]
+    labels: Labels
+    device: torch.device
+    judge: Path | None = None
+    held_out: Mapping[str, float] = field(default_factory=dict)
+    _models: dict[str, ImageModel] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, model: ImageModel, name: str, device: torch.device) -> ImageFamily:
+        """A family of one."""
+        own = {model.engine: model}
+        return cls(name, {}, model.size, model.labels, device, _models=own)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Engines that there are."""
+        return tuple(dict.fromkeys([*self._models, *self.files]))
+
+    @property
+    def tokenizers(self) -> dict[str, Tokenizer]:
+        """The tokenizer of every engine that has one."""
+        found = {engine: self[engine].tokenizer for engine in self.engines}
+        return {engine: made for engine, made in found.items() if made is not None}
+
+    def __getitem__(self, engine: str) -> ImageModel:
+        """The model of an engine.
+
+        Raises:
+            UsageError: there is none.
+            CheckpointError: its file is damaged or does not fit.
+        """
+        if engine not in self._models:
+            if engine not in self.files:
+                raise UsageError(
+                    f"the model {self.name} cannot decode by {engine!r}",
+                    why=f"it was trained for {', '.join(self.engines)}",
+                    fix=f"--decoder {self.engines[0]}",
+                )
+            from seqgen_images.model import load_image_model
+
+            self._models[engine] = load_image_model(self.files[engine]).to(self.device)
+        return self._models[engine]
+
+
+def build_family(card: Card, device: torch.device) -> ImageFamily:
+    """The models of a card.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or no image model, or the files do not belong
+            together.
+    """
+    kind = str(card.config.get("kind", ""))
+    if kind:
+        return ImageFamily.of(_official(kind, card).to(device), card.name, device)
+    files = _checkpoints(card)
+    headers = {path: read_config(path) for path in files}
+    # Beside the models there may lie their judge, and the tokenizer that they were trained with.
+    judge = next((path for path, c in headers.items() if c.get("kind") == JUDGE), None)
+    headers = {path: c for path, c in headers.items() if _engine(c)} or headers
+    engines: dict[str, Path] = {}
+    for path, config in headers.items():
+        engine = _engine(config)
+        if not engine:
+            raise CheckpointError(
+                f"{path} is not an image model",
+                why=f"its kind is {config.get('kind')!r}",
+                fix="name a checkpoint made by `seqgen train --plugin images`",
+            )
+        if engine in engines:
+            raise CheckpointError(
+                f"{engines[engine]} and {path} are both {engine} models",
+                fix="name the one that you mean: --model FILE",
+            )
+        engines[engine] = path
+    shapes = {path: _shape(path, config) for path, config in headers.items()}
+    first = next(iter(shapes.values()))
+    for path, shape in shapes.items():
+        if shape != first:
+            raise CheckpointError(
+                f"{path} makes other images than {next(iter(shapes))}",
+                why=f"size and labels are {_said(shape)}, of the other {_said(first)}",
+                fix="name one of them: --model FILE",
+            )
+    return ImageFamily(
+        card.name,
+        engines,
+        first[0],
+        first[1],
+        device,
+        judge=judge,
+        held_out=_likelihoods(headers.values()),
+    )
+
+
+def own_engine(card: Card) -> str:
+    """The engine of a user's checkpoint if it is one alone, else ""; reads headers only."""
+    if card.path is None:
+        return OFFICIAL.get(str(card.config.get("kind", "")), "")
+    try:
+        engines = {_engine(read_config(path)) for path in _checkpoints(card)} - {""}
+    except CheckpointError:
+        return ""  # `build_family` says what is wrong
+    return engines.pop() if len(engines) == 1 else ""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration in a safetensors file's header; `{}` if there is none.
+
+    Raises:
+        CheckpointError: it is no safetensors file, or is cut off.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}", why="there is no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        config = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a safetensors file", why=str(error), fix="get the file again"
+        ) from error
+    return config if isinstance(config, dict) else {}
+
+
+def _checkpoints(card: Card) -> list[Path]:
+    if card.path is None or not card.path.is_dir():
+        return local_files(card)
+    if (card.path / FILE_NAME).is_file():  # a training's folder
+        return [card.path / FILE_NAME]
+    found = sorted(card.path.glob("*.safetensors"))
+    if not found:
+        raise CheckpointError(
+            f"the folder {card.path} holds no checkpoint", why="no *.safetensors lies in it"
+        )
+    return found
+
+
+def _engine(config: Mapping[str, Any]) -> str:
+    model = config.get("model")
+    return str(model.get("engine", "")) if isinstance(model, dict) else ""
+
+
+def _shape(path: Path, config: Mapping[str, Any]) -> tuple[tuple[int, int], Labels]:
+    try:
+        model = config["model"]
+        labels = Labels.of(model["labels"]["attributes"])
+        return (int(model["height"]), int(model["width"])), labels
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} holds a configuration that this version cannot read",
+            why=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+def _likelihoods(configs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Losses that a training noted, of engines whose loss is a likelihood."""
+    found = {}
+    for config in configs:
+        notes = config.get("training")
+        loss = notes.get("validation_loss") if isinstance(notes, dict) else None
+        if isinstance(loss, int | float) and _engine(config) in EXACT:
+            found[_engine(config)] = float(loss)
+    return found
+
+
+def _said(shape: tuple[tuple[int, int], Labels]) -> str:
+    (height, width), labels = shape
+    return f"{width}x{height} with {', '.join(name for name, _ in labels.attributes) or 'none'}"
+
+
+def _official(kind: str, card: Card) -> Any:
+    if kind not in OFFICIAL:
+        raise CheckpointError(
+            f"the card {card.name!r} is of an unknown kind {kind!r}",
+            fix=did_you_mean(kind, OFFICIAL),
+        )
+    module = importlib.import_module(f"seqgen_images.official.{kind}")
+    files = local_files(card)
+    return module.load(files[0])
