@@ -33,6 +33,8 @@ SCRIPTS = {
     # With statsmodels in an environment of its own there are columns for its AutoReg.
     "arnet_exact": Path(sys.executable),
     "arnet_sparse": Path(sys.executable),
+    # Skipped unless VAR_SRC says where the published code lies.
+    "var_speed": Path(sys.executable),
 }
 """Benchmark -> the interpreter that runs it."""
 

@@ -181,6 +181,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "peptides-training": partial(training, "peptides"),
     "text-decoders": partial(decoders, "text"),
     "text-options": partial(options, "text"),
+    "images-decoders": partial(decoders, "images"),
+    "images-options": partial(options, "images"),
 }
 
 

@@ -195,10 +195,10 @@ class _Block(nn.Module):
         self.feed_in = Linear(config.width, config.feed_forward)
         self.feed_out = Linear(config.feed_forward, config.width)
         if config.shared:
-            own = torch.randn(6 * config.width) * config.width**-0.5
-            own[: 2 * config.width] *= 1e-5
-            own[2 * config.width :] *= 0.5
-            self.own_modulation = nn.Parameter(own)
+            own_6D = torch.randn(6, config.width) * config.width**-0.5
+            own_6D[:2] *= 1e-5
+            own_6D[2:] *= 0.5
+            self.own_modulation_6D = nn.Parameter(own_6D)
         else:
             self.modulation = Linear(config.E, 6 * config.width)
         self.dropout = nn.Dropout(config.dropout)
@@ -209,7 +209,7 @@ class _Block(nn.Module):
         if common is None:
             all_B6D: Tensor = self.modulation(condition_BE)
         else:
-            all_B6D = common + self.own_modulation
+            all_B6D = common + self.own_modulation_6D.flatten()
         gate1, gate2, scale1, scale2, shift1, shift2 = all_B6D[:, None].chunk(6, dim=-1)
         return (gate1, gate2, 1 + scale1, 1 + scale2, shift1, shift2)
 

@@ -170,8 +170,8 @@ class GuidedFieldHead(torch.nn.Module):
             if with_context.shape[-1] == channels:
                 return without + scale * (with_context - without)
             # What comes beside the prediction (a variance) is the conditional branch's own.
-            first, rest = with_context.split([channels, with_context.shape[-1] - channels], dim=-1)
-            base = without[..., :channels]
+            first, base = with_context[..., :channels], without[..., :channels]
+            rest = with_context[..., channels:]
             return torch.cat([base + scale * (first - base), rest], dim=-1)
 
         return self.head.sample(guided, request)

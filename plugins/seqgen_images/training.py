@@ -68,8 +68,8 @@ class ImageTraining:
     quantizer: Literal["vq", "fsq", "lfq", "bsq", "multi-scale"] = field(
         default="multi-scale", metadata={"help": "quantizer of a new learned tokenizer"}
     )
-    latent: int = field(default=16, metadata={"help": "channels of its latent"})
-    tokenizer_width: int = field(default=48, metadata={"help": "width of its convolutions"})
+    latent: int = field(default=8, metadata={"help": "channels of its latent"})
+    tokenizer_width: int = field(default=64, metadata={"help": "width of its convolutions"})
     width: int = field(default=128, metadata={"help": "model width"})
     layers: int = field(default=4, metadata={"help": "layers"})
     heads: int = field(default=4, metadata={"help": "attention heads"})
@@ -126,7 +126,7 @@ PRESETS: dict[str, tuple[ImageTraining, FitConfig]] = {
     "continuous": (ImageTraining(engine="continuous"), replace(_FIT, steps=4000)),
     "tokenizer": (
         ImageTraining(engine="tokenizer"),
-        replace(_FIT, steps=2000, ema=0.0, precision="float32", compile=False),
+        replace(_FIT, lr=4e-3, ema=0.0, precision="float32", compile=False),
     ),
     "judge": (
         ImageTraining(engine="judge", batch=128),

@@ -104,7 +104,7 @@ class TextTask:
         ),
     }  # fmt: skip
     conversions: Mapping[str, tuple[Any, FitConfig]] = {
-        "block-diffusion": (TextConversion(), replace(_TINY, steps=1500, lr=2e-3)),
+        "block-diffusion": (TextConversion(), replace(_TINY, steps=1000, lr=2e-3)),
     }
 
     def start(

@@ -1,7 +1,7 @@
 """The diffusion head: MAR's numbers, distributions learned and sampled, seeds, guidance.
 
 tests/core/data/mar_head.npz holds what the published DiffLoss of MAR (torch 2.13.0, CPU) computed
-with the weights of tests/images/rule_weights.py (4 channels, condition and width 32, one block): the
+with weights of tests/images/rule_weights.py (4 channels, condition and width 32, one block): the
 network's output at three times, schedule and times of 10 steps, losses for given times and noise,
 and samples of 10 steps along given noise, at temperature 1 and .7 and under guidance 2.5.
 """

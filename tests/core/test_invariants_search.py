@@ -163,7 +163,8 @@ def test_every_backend_equals_the_reference(backend: Backend) -> None:
     if backend == "triton" and obstacle is not None:
         pytest.skip(str(obstacle))
 
-    @examples(1 if backend in ("auto", "sdpa") else 0.4)  # the interpreter is slow, and so is eager
+    # The interpreter is slow, and so is FlexAttention without a compiler.
+    @examples(1 if backend in ("auto", "sdpa") else 0.25)
     @given(case=cases(batch=3, new=6, backend=backend), decoder=block_decoders(sampling=GREEDY))
     def check(case: Case, decoder: BlockDiffusion) -> None:
         case.model.float()

@@ -249,7 +249,7 @@ def by_definition(backbone: AdaLNTransformer, x: Tensor, condition: Tensor) -> T
 
     for block in backbone.stack:
         if c.shared:
-            made = backbone.modulation(activated) + block.own_modulation
+            made = backbone.modulation(activated) + block.own_modulation_6D.flatten()
         else:
             made = block.modulation(activated)
         gate1, gate2, scale1, scale2, shift1, shift2 = made[:, None].chunk(6, dim=-1)

@@ -136,6 +136,18 @@ def test_complaints_of_the_dataclass_are_usage_errors() -> None:
         parse(Pair, ["low=3"])
 
 
+def test_a_keyword_of_python_is_set_without_its_underscore() -> None:
+    @dataclass(frozen=True)
+    class Labelled:
+        class_: str = option("", help="what is shown")
+
+    assert parse(Labelled, ["class=cat"]).class_ == "cat"
+    assert to_json(Labelled("cat")) == {"class": "cat"}
+    assert [line.name for line in describe(Labelled)] == ["class"]
+    with pytest.raises(ConfigError, match="unknown option 'class_'"):
+        parse(Labelled, ["class_=cat"])
+
+
 def test_description_for_the_help_text() -> None:
     lines = {line.name: line for line in describe(Options)}
     assert lines["beams"].type == "int in 1..64"

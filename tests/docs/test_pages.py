@@ -66,6 +66,7 @@ def test_commands_parse(page: Path) -> None:
         "train --plugin speech --preset huge -o runs/x",
         "run --plugin peptides --decoder mask-predict",
         "run --plugin peptides --set precursor_tolerance=20",
+        "run --plugin images --set clas=hat",
         "models remove x",
     ],
 )
@@ -201,7 +202,7 @@ def _parse(words: list[str]) -> None:
         return
     context = command.make_context(command.name, list(words), parent=root)
     plugins, params = Plugins(), context.params
-    if params.get("plugin") not in ("speech", "peptides"):
+    if params.get("plugin") not in ("speech", "peptides", "images"):
         return
     info, domain = plugins.info(params["plugin"]), plugins.domain(params["plugin"])
     named = [params.get("decoder"), *(params.get("decoders") or "").split(",")]

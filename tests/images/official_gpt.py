@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seqgen.decoders.base import Generated
 from seqgen.guidance import Guidance, guided_context
+from seqgen.training.objectives import teacher_states
 from seqgen_images.decoding import DecodingConfig
 from seqgen_images.official import llamagen, nar
 from seqgen_images.official.llamagen import LlamaGen
@@ -87,15 +88,12 @@ def generated(
 
 def one_pass(model: LlamaGen, tokens_BN: Tensor, labels: Tensor) -> Tensor:
     """Logits [B, N, V] of all tokens in one pass, as in training."""
-    canvas = model.canvas(torch.zeros(len(labels), dtype=torch.int64))
-    canvas.values[:, model.prefix :] = tokens_BN
-    table = model.order().table(canvas.slots, torch.device("cpu"))
-    slots_1S = torch.arange(canvas.slots)[None]
+    prefix = tokens_BN.new_zeros(len(tokens_BN), model.prefix)
     with torch.no_grad():
-        hidden = model.sequence.hidden(
-            canvas, table, table.sequence_S[None], context=model.context(labels[:, None])
+        hidden, _ = teacher_states(
+            model.sequence,
+            torch.cat([prefix, tokens_BN], dim=1),
+            order=model.order(),
+            context=model.context(labels[:, None]),
         )
-        inputs = model.sequence.inputs
-        if model.prefix:
-            hidden = inputs.read(hidden, table, 0, slots_1S[:, model.prefix :])
         return model.sequence.head.logits(hidden)

@@ -52,25 +52,31 @@ def test_every_drawn_tale_is_true_and_reproducible() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"),
+    ("true", "part", "wrong"),
     [
-        ("anna has 5 nuts. he buys 3 more. now anna has 8 nuts.", "she buys"),
-        ("anna has 5 nuts. she buys 3 more. now anna has 9 nuts.", "8 nuts."),
-        ("today is monday, 31 june. tomorrow is tuesday, 1 july.", "30 june"),
-        ("today is sunday, 28 february. tomorrow is monday, 29 february.", "1 march"),
-        ("tom is older than ben. ben is older than paul. so paul is older than tom.", "tom is"),
-        ("count from 8 to 11: 8, 9, 11.", "8, 9, 10, 11"),
-        ("sort 3 9 4: 3 9 4.", "3 4 9"),
-        ("the word dog is spelled d-o-c.", "d-o-g"),
-        ("the code is abc. say it again: abd.", "abc"),
-        ("a old dog sees the cat.", "an old"),
-        ("the dogs sees a cat.", "dogs see a"),
-        ("two dog see a cat.", "two dogs"),
+        ("anna has 5 nuts. she buys 3 more. now anna has 8 nuts.", "she", "he"),
+        ("anna has 5 nuts. she buys 3 more. now anna has 8 nuts.", "8", "9"),
+        ("anna has 5 nuts. she loses 3. now anna has 2 nuts.", "loses 3", "loses 3 more"),
+        ("today is monday, 30 june. tomorrow is tuesday, 1 july.", "30", "31"),
+        ("today is sunday, 28 february. tomorrow is monday, 1 march.", "1 march", "29 february"),
+        (
+            "tom is older than ben. ben is older than paul. so tom is older than paul.",
+            "so tom",
+            "so",
+        ),
+        ("count from 8 to 11: 8, 9, 10, 11.", " 10,", ""),
+        ("sort 3 9 4: 3 4 9.", ": 3 4 9", ": 3 9 4"),
+        ("the word dog is spelled d-o-g.", "d-o-g", "d-o-c"),
+        ("the code is abc. say it again: abc.", "again: abc", "again: abd"),
+        ("an old dog sees the cat.", "an old", "a old"),
+        ("the dogs see a cat.", "see", "sees"),
+        ("two dogs see a cat.", "dogs", "dog"),
     ],
 )
-def test_tales_that_are_not_true(wrong: str, right: str) -> None:
-    assert not is_true(wrong)
-    assert right not in wrong
+def test_one_error_makes_a_tale_untrue(true: str, part: str, wrong: str) -> None:
+    assert is_true(true)
+    assert part in true
+    assert not is_true(true.replace(part, wrong))
 
 
 def test_the_tokenizer_knows_every_character_and_where_a_document_ends() -> None:

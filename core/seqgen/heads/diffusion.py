@@ -108,7 +108,7 @@ class DiffusionHead(nn.Module):
         refuse_processors(self, request.sampling)
         canvas, count = request.canvas, self.steps * self.channels
         e = noise.normal(canvas.seeds_B, request.slots_BQ, request.draw, count)
-        e_KBQC = e.unflatten(-1, (self.steps, self.channels)).movedim(-2, 0)
+        e_KBQC = e.view(*e.shape[:2], self.steps, self.channels).movedim(2, 0)
         added = math.sqrt(request.sampling.temperature)
         path = spaced(self.train_steps, self.steps)
         values = denoise(field, e_KBQC[0], path, lambda k: added * e_KBQC[k], limit=self.limit)
@@ -137,7 +137,8 @@ class DiffusionHead(nn.Module):
         error = predicted - e
         # The variance is learned by the bound alone, and the noise by the error alone.
         bound = _bound(slope * error.detach(), _mix(v, low, high), low, first=time[..., None] == 0)
-        return (error.square() + bound).mean(dim=(0, -1))
+        loss: Tensor = (error.square() + bound).mean(dim=(0, -1))
+        return loss
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,6 @@ def _absent(names: Iterable[str], among: Mapping[str, object]) -> list[str]:
 
 def _halves(qkv: Tensor, c: GPTConfig) -> Tensor:
     """Rows of queries and keys from pairs (2 i, 2 i + 1) to pairs (i, i + d / 2)."""
-    rotated, value = qkv.split([2 * c.width, c.width])
+    rotated, value = qkv[: 2 * c.width], qkv[2 * c.width :]
     pairs = rotated.view(2 * c.heads, -1, 2, c.width)
     return torch.cat([pairs.transpose(1, 2).reshape(2 * c.width, c.width), value])

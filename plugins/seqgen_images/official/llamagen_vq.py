@@ -51,7 +51,7 @@ class VQConfig:
     @property
     def factor(self) -> int:
         """Pixels a token, in height and in width."""
-        return 2 ** (len(self.widths) - 1)
+        return 1 << (len(self.widths) - 1)
 
 
 class LlamaGenVQ(nn.Module):
@@ -87,7 +87,7 @@ class LlamaGenVQ(nn.Module):
     def encode(self, images_BCHW: Tensor) -> Tensor:
         """Ids [B, S] of images in [-1, 1]."""
         check_images(images_BCHW, self.image_shape)
-        batches = images_BCHW.to(self.codebook_VE.dtype).split(AT_ONCE)
+        batches = torch.split(images_BCHW.to(self.codebook_VE.dtype), AT_ONCE)
         return torch.cat([self.nearest(self.latent(images)) for images in batches])
 
     def latent(self, images_BCHW: Tensor) -> Tensor:
@@ -116,8 +116,8 @@ class LlamaGenVQ(nn.Module):
         return self._decode(torch.where(known, z_BSE, codebook_VE.mean(dim=0)))
 
     def _decode(self, z_BSE: Tensor) -> Tensor:
-        z_BEHW = z_BSE.transpose(1, 2).unflatten(2, self.grid)
-        parts = [self.decoder(self.post_quant_conv(part)) for part in z_BEHW.split(AT_ONCE)]
+        z_BEHW = z_BSE.transpose(1, 2).reshape(len(z_BSE), -1, *self.grid)
+        parts = [self.decoder(self.post_quant_conv(part)) for part in torch.split(z_BEHW, AT_ONCE)]
         return torch.cat(parts).float()
 
 

@@ -174,7 +174,7 @@ def var_places(config: VarConfig) -> dict[str, Place]:
         if config.transformer.learned_scale:
             places[f"{theirs}.attn.scale_mul_1H11"] = Place(f"{ours}.attention.log_scale_H")
         if config.transformer.shared:
-            places[f"{theirs}.ada_gss"] = Place(f"{ours}.own_modulation")
+            places[f"{theirs}.ada_gss"] = Place(f"{ours}.own_modulation_6D")
         else:
             places |= _layer(f"{theirs}.ada_lin.1", f"{ours}.modulation")
     return places

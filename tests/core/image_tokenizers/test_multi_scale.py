@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.core.tokenizers.var_golden import var_quantizer
+from tests.core.image_tokenizers.var_golden import var_quantizer
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.core.tokenizers.avatars import avatars
+from tests.core.image_tokenizers.avatars import avatars
 from torch import nn
 
 from seqgen import checkpoints

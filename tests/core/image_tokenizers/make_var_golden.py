@@ -1,6 +1,6 @@
 """Cuts the quantizer's numbers out of a golden file of VAR on rule-made weights.
 
-    python tests/core/tokenizers/make_var_golden.py var_tiny.npz
+    python tests/core/image_tokenizers/make_var_golden.py var_tiny.npz
 
 The weights are not in the file: `var_golden.rule_weight` makes them from a name's rank.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.core.tokenizers.avatars import avatars
+from tests.core.image_tokenizers.avatars import avatars
 from torch import Tensor
 
 from seqgen.errors import ConfigError, InputError
