@@ -3,9 +3,9 @@
     LLAMAGEN_SRC=path/to/LlamaGen python benchmarks/llamagen_speed.py [--json FILE]
 
 A case is classes -> 8 x 8 tokens with guidance 2, cached, in turns; figures are medians of CPU
-time. `greedy` takes the most probable token, `sampled` draws at temperature 1 with top-k 100. Weights are
-random: 4 layers of 256, 512 codes, 3.9 M parameters. Before anything is timed both must have chosen
-the same greedy tokens. nar_speed.py does the same with the published NAR code.
+time. `greedy` takes the most probable token, `sampled` draws at temperature 1 with top-k 100.
+Weights are random: 4 layers of 256, 512 codes, 3.9 M parameters. Before anything is timed both must
+have chosen the same greedy tokens. nar_speed.py does the same with the published NAR code.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import importlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,11 @@ EXACT = ("raster", "diagonal", "next-scale")
 
 OFFICIAL = {"var": "next-scale", "llamagen": "raster", "nar": "diagonal"}
 """Kind of an official checkpoint (`config: {kind: var}` of its card) -> its engine."""
+
+OFFICIAL_NAMES = {"var_*": "var", "c2i_*": "llamagen", "nar*": "nar"}
+"""Names under which official checkpoints are published -> their kind."""
+
+OFFICIAL_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 
 @dataclass
@@ -105,7 +111,7 @@ def build_family(card: Card, device: torch.device) -> ImageFamily:
         CheckpointError: a file is missing, damaged or no image model, or the files do not belong
             together.
     """
-    kind = str(card.config.get("kind", ""))
+    kind = official_kind(card)
     if kind:
         return ImageFamily.of(_official(kind, card).to(device), card.name, device)
     files = _checkpoints(card)
@@ -150,13 +156,29 @@ def build_family(card: Card, device: torch.device) -> ImageFamily:
 
 def own_engine(card: Card) -> str:
     """The engine of a user's checkpoint if it is one alone, else ""; reads headers only."""
+    if kind := official_kind(card):
+        return OFFICIAL.get(kind, "")
     if card.path is None:
-        return OFFICIAL.get(str(card.config.get("kind", "")), "")
+        return ""
     try:
         engines = {_engine(read_config(path)) for path in _checkpoints(card)} - {""}
     except CheckpointError:
         return ""  # `build_family` says what is wrong
     return engines.pop() if len(engines) == 1 else ""
+
+
+def official_kind(card: Card) -> str:
+    """What the card says, or the names of the files at the user's path; "" for our own models."""
+    if card.path is None:
+        return str(card.config.get("kind", ""))
+    names = [file.name for file in card.path.iterdir()] if card.path.is_dir() else [card.path.name]
+    for name in sorted(names):
+        if Path(name).suffix not in OFFICIAL_SUFFIXES:
+            continue
+        for pattern, kind in OFFICIAL_NAMES.items():
+            if fnmatch(name.lower(), pattern):
+                return kind
+    return ""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -233,5 +255,4 @@ def _official(kind: str, card: Card) -> Any:
             fix=did_you_mean(kind, OFFICIAL),
         )
     module = importlib.import_module(f"seqgen_images.official.{kind}")
-    files = local_files(card)
-    return module.load(files[0])
+    return module.load(local_files(card)[0])

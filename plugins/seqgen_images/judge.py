@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from seqgen import checkpoints
 from seqgen.errors import CheckpointError
-from seqgen.tokenizers import PatchKMeans
+from seqgen.tokenizers import PatchKMeans, Tokenizer
 from seqgen_images.classifier import FEATURES, AttributeClassifier
 from seqgen_images.data import ImageData, batches_of, chunks
 from seqgen_images.labels import Labels
@@ -30,12 +30,15 @@ from seqgen_images.metrics import (
     nearest_tokens,
     precision_recall,
 )
-from seqgen_images.pixels import from_bytes
+from seqgen_images.pixels import from_bytes, to_bytes
 
 if TYPE_CHECKING:
     from seqgen_images.training import ImageTraining
 
 KIND = "seqgen-image-judge"
+
+EXAMPLES = 500
+"""Real images that a judge keeps whole, to tell how well a tokenizer brings them back."""
 
 
 class Judge(nn.Module):
@@ -51,6 +54,7 @@ class Judge(nn.Module):
     real_labels_NA: Tensor
     real_distance_N: Tensor
     known_tokens_MS: Tensor
+    examples_NHWC: Tensor
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class Judge(nn.Module):
             "real_labels_NA": torch.zeros(real, len(labels.attributes), dtype=torch.int16),
             "real_distance_N": torch.zeros(real, dtype=torch.int16),
             "known_tokens_MS": torch.zeros(known, self.tokenizer.slots, dtype=torch.int16),
+            "examples_NHWC": torch.zeros(min(real, EXAMPLES), *size, channels, dtype=torch.uint8),
         }
         for name, empty in buffers.items():
             self.register_buffer(name, empty)
@@ -83,6 +88,7 @@ class Judge(nn.Module):
         """Note what the real images are like, once the classifier is trained."""
         self.real_features_NF.copy_(self.features(real.images_NHWC))
         self.real_labels_NA.copy_(real.indices_NA)
+        self.examples_NHWC.copy_(real.images_NHWC[: len(self.examples_NHWC)])
         self.known_tokens_MS.copy_(self.tokens(known.images_NHWC))
         self.real_distance_N.copy_(self.distances(real.images_NHWC))
 
@@ -111,6 +117,13 @@ class Judge(nn.Module):
     def distances(self, images_NHWC: Tensor) -> Tensor:
         """Tokens in which each image differs from the nearest training image, [N]."""
         return nearest_tokens(self.tokens(images_NHWC).short(), self.known_tokens_MS)
+
+    def ceiling(self, tokenizer: Tokenizer) -> float:
+        """Accuracy of real images that a tokenizer took apart and put together again."""
+        made_NHWC = reconstructed(tokenizer, self.examples_NHWC)
+        asked_NA = self.real_labels_NA[: len(made_NHWC)]
+        names = [name for name, _ in self.labels.attributes]
+        return attribute_accuracy(self.judged(made_NHWC), asked_NA, names)["accuracy"]
 
     def figures(self, images_NHWC: Tensor, labels_NA: Tensor) -> dict[str, float]:
         """Figures of generated images uint8 [N, H, W, C].
@@ -141,6 +154,16 @@ class Judge(nn.Module):
 
     def _rows(self, images_NHWC: Tensor) -> list[slice]:
         return list(chunks(len(images_NHWC), 500))
+
+
+@torch.no_grad()
+def reconstructed(tokenizer: Tokenizer, images_NHWC: Tensor) -> Tensor:
+    """uint8 images as the tokenizer brings them back."""
+    parts = [
+        to_bytes(tokenizer.decode(tokenizer.encode(from_bytes(images_NHWC[rows]))))
+        for rows in chunks(len(images_NHWC), 250)
+    ]
+    return torch.cat(parts)
 
 
 class JudgeRun:

@@ -23,7 +23,7 @@ from torch import Tensor
 from seqgen.errors import CheckpointError
 from seqgen.guidance import Guidance
 from seqgen_images.decoding import DecodingConfig
-from seqgen_images.official import llamagen
+from seqgen_images.official import llamagen, nar
 from seqgen_images.official.llamagen import LlamaGen, interval
 from seqgen_images.official.llamagen_layers import GPTConfig, layout
 
@@ -201,6 +201,20 @@ def test_half_precision_and_safetensors(folder: Path) -> None:
     assert model.config.side == 4
     half = model.to(torch.bfloat16)
     assert generated(half, torch.tensor([1])).values.shape == (1, 16)
+
+
+def test_conversion_to_one_file(folder: Path) -> None:
+    torch.save({"model": one_head()}, folder / "c2i_tiny_016.pt")
+    model = llamagen.load(folder)
+    out = llamagen.convert(folder, folder / "elsewhere" / "c2i.safetensors")
+    again = llamagen.load(out)
+    assert again.config == model.config
+    assert (again.size, again.engine) == ((16, 16), "raster")
+    done = generated(model, torch.tensor([1]))
+    assert torch.equal(generated(again, torch.tensor([1])).values, done.values)
+    assert torch.equal(again.images(done.values), model.images(done.values))
+    with pytest.raises(CheckpointError, match="'raster', not 'diagonal'"):
+        nar.load(out)
 
 
 def test_bad_checkpoints(folder: Path) -> None:

@@ -140,6 +140,12 @@ def test_files(tmp_path: Path) -> None:
     reference = nar.from_state(state, side=4)
     assert torch.equal(generated(model, labels).values, generated(reference, labels).values)
 
+    again = nar.load(nar.convert(tmp_path, tmp_path / "out" / "nar.safetensors", size=16))
+    assert torch.equal(generated(again, labels).values, generated(reference, labels).values)
+    assert torch.equal(
+        again.images(torch.ones(1, 17).long()), model.images(torch.ones(1, 17).long())
+    )
+
     del state["medusa_norm.weight"]
     torch.save(state, tmp_path / "NAR_tiny.pt")
     with pytest.raises(CheckpointError, match=r"missing: medusa_norm\.weight"):

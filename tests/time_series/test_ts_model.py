@@ -38,7 +38,7 @@ from seqgen_time_series.model import (
     save_model,
 )
 from seqgen_time_series.training import PRESETS, configuration
-from seqgen_time_series.windows import WindowBatch, window_of
+from seqgen_time_series.windows import SIMPLE, WindowBatch, window_of
 
 DECODERS = ("ar", "nar", "hybrid", "block-diffusion")
 LEVELS = (0.1, 0.5, 0.9)
@@ -193,15 +193,29 @@ def test_quantiles_rise_and_are_finite(decoder: str) -> None:
     assert (np.diff(found, axis=-1) >= 0).all()
 
 
-def test_an_untrained_model_goes_on_from_an_exact_autoregression() -> None:
+def test_an_untrained_model_goes_on_from_the_simple_forecasts_that_did_well() -> None:
     torch.manual_seed(0)
     model = Forecaster(configuration(PRESETS["micro"][0]))
     y = np.arange(60.0) % 7 + 0.1 * np.arange(60)
-    context = model.listen(batch_of(model, [y]))
+    windows = batch_of(model, [y])
+    context = model.listen(windows)
     assert context.base_BSP is not None
-    base = decode_values(torch.zeros_like(context.base_BSP), context).flatten(1)[0]
-    ahead = np.arange(60, 60 + base.numel())
-    np.testing.assert_allclose(base.detach().numpy(), ahead % 7 + 0.1 * ahead, atol=1e-3)
+    base_H = decode_values(torch.zeros_like(context.base_BSP), context).flatten(1)[0].detach()
+    # Seasonal naive knows no trend; autoregressions are exact, and were so at an earlier origin.
+    ahead = np.arange(60, 60 + base_H.numel())
+    truth = ahead % 7 + 0.1 * ahead
+    simple_HJ = (windows.level_B + windows.scale_B * windows.simple_BSPJ[0].flatten(0, 1)).numpy()
+    errors_J = np.abs(simple_HJ - truth[:, None]).mean(axis=0)
+    assert errors_J[-2:].max() < 0.01 < 0.5 < errors_J[0]
+    assert np.abs(base_H.numpy() - truth).mean() < 0.05 * errors_J[0]
+
+    log_errors_SJ = windows.facts_BSG[0, :, -SIMPLE:].double().numpy()
+    weights_SJ = np.exp(-2.0 * log_errors_SJ)
+    weights_SJ[:, -2:] *= np.exp(1.5)
+    weights_SJ /= weights_SJ.sum(axis=1, keepdims=True)
+    patches = simple_HJ.reshape(len(weights_SJ), -1, SIMPLE)
+    expected = np.einsum("spj,sj->sp", patches, weights_SJ).ravel()
+    np.testing.assert_allclose(base_H.numpy(), expected, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -325,6 +339,7 @@ def test_cached_decoding_equals_uncached() -> None:
 def test_a_saved_model_forecasts_the_same(tmp_path: Path) -> None:
     model = random_forecaster()
     save_model(model, tmp_path / "model.safetensors", {"seed": 0})
+    model.half().float()  # as it is kept
     again = load_model(tmp_path)
     series = [history(1, 60)]
     for decoder in DECODERS:

@@ -184,8 +184,11 @@ def test_it_learns_what_seasonal_naive_cannot_know(tmp_path: Path) -> None:
     after = fit(run, short, folder=tmp_path, seed=0)
     ratios = [np.abs(y[-8:]).mean() / np.abs(y[-8:] - y[-9]).mean() for y in held_out]
     best = float(np.exp(np.log(ratios).mean()))
-    assert best < 0.9 < before["simulated_nar_mae"]
-    assert after["simulated_nar_mae"] < 1.06 * best
+    # An untrained model already goes on from a mean of simple forecasts, with no idea of the spread.
+    assert best < 0.8 < 0.84 < before["simulated_nar_mae"]
+    assert after["simulated_nar_mae"] < min(1.1 * best, 0.98 * before["simulated_nar_mae"])
+    assert after["simulated_nar_wql"] < 0.9 * before["simulated_nar_wql"]
+    assert before["simulated_nar_coverage"] < 0.5
     assert 0.65 < after["simulated_nar_coverage"] < 0.92
     for decoder in ("ar", "hybrid", "block-diffusion"):
         assert after[f"simulated_{decoder}_mae"] < 1.12 * best

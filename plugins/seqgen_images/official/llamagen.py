@@ -39,7 +39,8 @@ from seqgen.orders import Order, Raster
 from seqgen.tokenizers import Tokenizer
 from seqgen_images.decoding import DecodingConfig, engine_decoder
 from seqgen_images.labels import Labels
-from seqgen_images.official.llamagen_layers import GPTConfig, GridTransformer, convert
+from seqgen_images.official import llamagen_converted
+from seqgen_images.official.llamagen_layers import GPTConfig, GridTransformer, our_state
 from seqgen_images.official.llamagen_vq import LlamaGenVQ, find_tokenizer, load_tokenizer
 from seqgen_images.pixels import to_bytes
 
@@ -147,7 +148,7 @@ def load(
     """Load an official checkpoint and the tokenizer.
 
     Args:
-        path: `c2i_*.pt`, or a folder that holds one such file.
+        path: `c2i_*.pt`, a folder that holds one such file, or what `convert` wrote.
         tokenizer: `vq_*.pt`; None: the one in the same folder.
         size: height and width of the images; None: what the file's name says (`c2i_B_256.pt`).
 
@@ -155,12 +156,25 @@ def load(
         CheckpointError: missing, damaged, refused, of another model, or not fitting.
     """
     path = checkpoint_file(path, "c2i_*")
+    if (converted := llamagen_converted.read(path, LlamaGen, LlamaGen.engine)) is not None:
+        return converted
     state = read_state(path)
     if "medusa_output.weight" in state:
         raise CheckpointError(f"{path} is a checkpoint of NAR", fix="load it as NAR")
     size = size or _size_of(path)
     quantizer = load_tokenizer(find_tokenizer(path, tokenizer), size=size)
     return from_state(state, source=path, tokenizer=quantizer)
+
+
+def convert(
+    path: str | Path,
+    out: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    size: int | None = None,
+) -> Path:
+    """Write official files as one safetensors file that `load` reads; arguments as there."""
+    return llamagen_converted.write(load(path, tokenizer=tokenizer, size=size), out)
 
 
 def from_state(
@@ -181,7 +195,7 @@ def from_state(
     config = sizes(state, source=source, side=side or grid_side(tokenizer), heads=heads)
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
         model = LlamaGen(config)
-    return fill(model, convert(state, config, source), tokenizer)
+    return fill(model, our_state(state, config, source), tokenizer)
 
 
 def fill(model: AnyGPT, weights: Mapping[str, Tensor], tokenizer: LlamaGenVQ | None) -> AnyGPT:

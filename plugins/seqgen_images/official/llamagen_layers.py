@@ -183,7 +183,7 @@ def layout(c: GPTConfig) -> dict[str, Part]:
     return parts
 
 
-def convert(state: Mapping[str, Tensor], c: GPTConfig, source: str | Path) -> dict[str, Tensor]:
+def our_state(state: Mapping[str, Tensor], c: GPTConfig, source: str | Path) -> dict[str, Tensor]:
     """Our state dict of a published one, in float32.
 
     Raises:

@@ -27,6 +27,7 @@ from seqgen.heads import CategoricalHead
 from seqgen.inputs import NeighbourInputs
 from seqgen.model import SequenceModel
 from seqgen.orders import Order
+from seqgen_images.official import llamagen_converted
 from seqgen_images.official.llamagen import (
     LlamaGen,
     checkpoint_file,
@@ -35,7 +36,7 @@ from seqgen_images.official.llamagen import (
     read_state,
     sizes,
 )
-from seqgen_images.official.llamagen_layers import TwoExits, convert
+from seqgen_images.official.llamagen_layers import TwoExits, our_state
 from seqgen_images.official.llamagen_vq import LlamaGenVQ, find_tokenizer, load_tokenizer
 
 
@@ -69,7 +70,7 @@ def load(path: str | Path, *, tokenizer: str | Path | None = None, size: int = 2
     """Load an official checkpoint and the tokenizer, which is LlamaGen's.
 
     Args:
-        path: the file, or a folder with one file `nar*.pt`.
+        path: the file, a folder with one file `nar*.pt`, or what `convert` wrote.
         tokenizer: `vq_*.pt`; None: the one in the same folder.
         size: height and width of the images.
 
@@ -77,8 +78,17 @@ def load(path: str | Path, *, tokenizer: str | Path | None = None, size: int = 2
         CheckpointError: missing, damaged, refused, of another model, or not fitting.
     """
     path = checkpoint_file(path, "[nN][aA][rR]*")
+    if (converted := llamagen_converted.read(path, NAR, NAR.engine)) is not None:
+        return converted
     quantizer = load_tokenizer(find_tokenizer(path, tokenizer), size=size)
     return from_state(read_state(path), source=path, tokenizer=quantizer)
+
+
+def convert(
+    path: str | Path, out: str | Path, *, tokenizer: str | Path | None = None, size: int = 256
+) -> Path:
+    """Write official files as one safetensors file that `load` reads; arguments as there."""
+    return llamagen_converted.write(load(path, tokenizer=tokenizer, size=size), out)
 
 
 def from_state(
@@ -106,7 +116,7 @@ def from_state(
     config = sizes(state, source=source, side=side, heads=heads, below=below)
     with torch.device("meta"):
         model = NAR(config)
-    return fill(model, convert(state, config, source), tokenizer)
+    return fill(model, our_state(state, config, source), tokenizer)
 
 
 def interval(cfg_interval: int, scale: float, side: int) -> Guidance:

@@ -85,7 +85,7 @@ class VarTokenizer(nn.Module):
         check_images(images_BCHW, self.image_shape)
         parts = [
             self.quant_conv(self.encoder(part.contiguous(memory_format=torch.channels_last)))
-            for part in images_BCHW.to(self.quant_conv.weight.dtype).split(self._at_once)
+            for part in torch.split(images_BCHW.to(self.quant_conv.weight.dtype), self._at_once)
         ]
         return torch.cat(parts)
 
@@ -94,7 +94,7 @@ class VarTokenizer(nn.Module):
         """Images [B, C, H, W] in [-1, 1] of a quantized latent."""
         parts = [
             self.decoder(self.post_quant_conv(part.contiguous(memory_format=torch.channels_last)))
-            for part in f_BCHW.split(self._at_once)
+            for part in torch.split(f_BCHW, self._at_once)
         ]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return whole.clamp_(-1, 1).contiguous()
@@ -242,7 +242,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv_BSE = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)
         mixed = F.scaled_dot_product_attention(*qkv_BSE.chunk(3, dim=-1))
-        out: Tensor = x + self.proj_out(mixed.transpose(1, 2).unflatten(2, x.shape[2:]))
+        out: Tensor = x + self.proj_out(mixed.transpose(1, 2).reshape(x.shape))
         return out
 
 

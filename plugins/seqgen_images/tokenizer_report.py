@@ -1,0 +1,123 @@
+"""Which tokenizer keeps most of an image: `seqgen bench --plugin images --tokenizers`.
+
+The idea of VTBench: not only how near the pixels are, but whether what matters in
+a picture can still be seen. Here a classifier says whether the attributes survive.
+
+Shapes: N images, H, W, C of one, S tokens.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqgen.model import parameter_count
+from seqgen.plots import INK
+from seqgen.tokenizers import MultiScaleRVQ, Tokenizer
+from seqgen.tokenizers.measure import code_use, perplexity, psnr, ssim, use_by_scale
+from seqgen_images.data import chunks
+from seqgen_images.grids import grid
+from seqgen_images.judge import Judge, reconstructed
+from seqgen_images.metrics import attribute_accuracy
+from seqgen_images.pixels import from_bytes
+
+COLUMNS = (
+    "tokenizer", "tokens", "codes", "psnr", "ssim", "code_use", "perplexity", "accuracy", "by_scale"
+)  # fmt: skip
+SHOWN = 12
+
+
+def rank_tokenizers(
+    tokenizers: Mapping[str, Tokenizer], images_NHWC: Tensor, judge: Judge, labels_NA: Tensor
+) -> list[dict[str, Any]]:
+    """A row a tokenizer, the best PSNR first; the first row is the images themselves.
+
+    Args:
+        images_NHWC: uint8 images that no tokenizer was trained on.
+        labels_NA: the attributes of each.
+
+    Returns:
+        Rows with `tokenizer`, `tokens` an image, `codes`, `parameters`, `psnr` in dB, `ssim`,
+        `code_use` (part of the codes that occur), `perplexity`, `accuracy` of the judge (by
+        attribute too), and `by_scale`: code use of every scale.
+    """
+    names = [name for name, _ in judge.labels.attributes]
+    real = {
+        "tokenizer": "(the images)",
+        **attribute_accuracy(judge.judged(images_NHWC), labels_NA, names),
+    }
+    rows = [
+        _row(name, tokenizer, images_NHWC, judge, labels_NA, names)
+        for name, tokenizer in tokenizers.items()
+    ]
+    return [real, *sorted(rows, key=lambda row: -row["psnr"])]
+
+
+def report_picture(
+    tokenizers: Mapping[str, Tokenizer],
+    rows: Sequence[Mapping[str, Any]],
+    images_NHWC: Tensor,
+    format: str,
+) -> bytes:
+    """The images and, below, what each tokenizer makes of them."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    shown = images_NHWC[:SHOWN]
+    figure = Figure(figsize=(2.6 + 0.8 * len(shown), 0.95 * len(rows)), dpi=150)
+    panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for panel, row in zip(panels, rows, strict=True):
+        name = row["tokenizer"]
+        made = reconstructed(tokenizers[name], shown) if name in tokenizers else shown
+        panel.imshow(grid(list(made.numpy()), scale=6, columns=len(shown)), interpolation="nearest")
+        panel.axis("off")
+        label = name if "psnr" not in row else f"{name}\n{row['psnr']:.1f} dB"
+        label += f"\naccuracy {row['accuracy']:.3f}"
+        panel.text(-0.01, 0.5, label, transform=panel.transAxes, ha="right", va="center", color=INK)
+    figure.subplots_adjust(left=2.5 / figure.get_figwidth(), right=0.99, top=0.99, bottom=0.01)
+    stream = io.BytesIO()
+    figure.savefig(stream, format=format)
+    return stream.getvalue()
+
+
+def _row(
+    name: str,
+    tokenizer: Tokenizer,
+    images_NHWC: Tensor,
+    judge: Judge,
+    labels_NA: Tensor,
+    names: list[str],
+) -> dict[str, Any]:
+    made_NHWC = reconstructed(tokenizer, images_NHWC)
+    made, real = from_bytes(made_NHWC), from_bytes(images_NHWC)
+    ids_NS = _ids(tokenizer, images_NHWC)
+    row: dict[str, Any] = {
+        "tokenizer": name,
+        "tokens": tokenizer.slots,
+        "codes": tokenizer.vocabulary,
+        "parameters": parameter_count(tokenizer) if isinstance(tokenizer, nn.Module) else 0,
+        "psnr": float(psnr(made, real).mean()),
+        "ssim": float(ssim(made, real).mean()),
+        "code_use": code_use(ids_NS, tokenizer.vocabulary),
+        "perplexity": perplexity(ids_NS, tokenizer.vocabulary),
+        **attribute_accuracy(judge.judged(made_NHWC), labels_NA, names),
+    }
+    quantizer = getattr(tokenizer, "quantizer", None)
+    if isinstance(quantizer, MultiScaleRVQ):
+        uses = use_by_scale(ids_NS, quantizer.bounds, tokenizer.vocabulary)
+        row["by_scale"] = [
+            {"side": side, "codes": use.codes, "perplexity": use.perplexity}
+            for side, use in zip(quantizer.scales, uses, strict=True)
+        ]
+    return row
+
+
+@torch.no_grad()
+def _ids(tokenizer: Tokenizer, images_NHWC: Tensor) -> Tensor:
+    parts = [
+        tokenizer.encode(from_bytes(images_NHWC[rows])) for rows in chunks(len(images_NHWC), 250)
+    ]
+    return torch.cat(parts)
