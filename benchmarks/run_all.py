@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RESULTS = HERE / "results"
 CASANOVO = ROOT / ".peers" / "casanovo" / "bin" / "python"
+NEURALPROPHET = ROOT / ".peers" / "neuralprophet" / "bin" / "python"
 FUNASR = ROOT / ".peers" / "funasr" / "bin" / "python"
 
 SCRIPTS = {
@@ -33,6 +34,9 @@ SCRIPTS = {
     # With statsmodels in an environment of its own there are columns for its AutoReg.
     "arnet_exact": Path(sys.executable),
     "arnet_sparse": Path(sys.executable),
+    "etth1": Path(sys.executable),
+    "ts_coverage": Path(sys.executable),
+    "neuralprophet_speed": NEURALPROPHET,
     # Skipped unless VAR_SRC says where the published code lies.
     "var_speed": Path(sys.executable),
 }

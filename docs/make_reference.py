@@ -161,6 +161,18 @@ def peptides(part: str) -> str:
     return made
 
 
+def benchmark(name: str, *columns: str) -> str:
+    """Some columns of a result in benchmarks/results/."""
+    import json
+
+    path = DOCS.parent / "benchmarks" / "results" / f"{name}.json"
+    outcome = json.loads(path.read_text(encoding="utf-8"))
+    about = outcome["machine"]
+    rows = [[_number(row.get(column, "-")) for column in columns] for row in outcome["rows"]]
+    head = f"\n{about['processor']}, one thread, torch {about['torch']}.\n"
+    return head + _table(columns, rows)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "models": models,
@@ -179,6 +191,40 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "peptides-sets": partial(peptides, "sets"),
     "peptides-speed": partial(peptides, "speed"),
     "peptides-training": partial(training, "peptides"),
+    "time-series-decoders": partial(decoders, "time-series"),
+    "time-series-options": partial(options, "time-series"),
+    "time-series-models": partial(models, "time-series"),
+    "time-series-training": partial(training, "time-series"),
+    "time-series-exact": partial(
+        benchmark,
+        "arnet_exact",
+        "lags",
+        "exact_ms",
+        "exact_mb",
+        "autoreg_ms",
+        "autoreg_mb",
+        "levinson_ms",
+        "sgd_ms",
+        "autoreg_over_exact",
+    ),
+    "time-series-sparse": partial(benchmark, "arnet_sparse", "case", "stpe", "sd", "paper"),
+    "time-series-etth1": partial(
+        benchmark, "etth1", "case", "mse", "mae", "naive_mse", "windows_a_column", "seconds"
+    ),
+    "time-series-coverage": partial(
+        benchmark,
+        "ts_coverage",
+        "case",
+        "series",
+        "horizon",
+        "arnet_raw",
+        "arnet",
+        "ts-small_raw",
+        "ts-small",
+    ),
+    "time-series-neuralprophet": partial(
+        benchmark, "neuralprophet_speed", "case", "mae", "cpu_s", "cpu_over_ours"
+    ),
     "text-decoders": partial(decoders, "text"),
     "text-options": partial(options, "text"),
     "images-decoders": partial(decoders, "images"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seqgen.errors import InputError
-from seqgen_cli.console import Failures
+from seqgen.errors import InputError, PluginError
+from seqgen_cli.console import Failures, note
 from seqgen_cli.job import Job, Request, job_options, named_decoders, note_example, resolve
 from seqgen_cli.pictures import refuse_illustrations
 from seqgen_cli.plugin_command import PluginCommand
@@ -26,11 +27,14 @@ Examples:
   seqgen bench --plugin speech
   seqgen bench --plugin speech dev/ --limit 20 --batch-size 1 --decoders ar,paraformer
   seqgen bench --plugin speech dev/ --json -o speed.json
+  seqgen bench --plugin images --tokenizers -o tokenizers.png
 
 Everything is read before it is timed. The decoders take turns; the figures are medians, in
 milliseconds for all inputs together: `condition` is the work before the decoding loop (an encoder),
 `decode` is the loop. Quality is what `seqgen compare` measures.
 """
+
+PICTURES = (".png", ".svg", ".pdf")
 
 CONDITION = "\0condition"
 """Key of the calls that are no decoder's."""
@@ -47,10 +51,22 @@ CONDITION = "\0condition"
     metavar="N",
     help="Measured rounds; the median counts.",
 )
-@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON too.")
+@click.option(
+    "--tokenizers",
+    is_flag=True,
+    help="Rank the plugin's tokenizers by quality instead; INPUTs are further ones, or data.",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write the result as JSON too (a picture: .png, .svg)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    request: Request, decoders: str | None, repeats: int, output: str | None, as_json: bool
+    request: Request,
+    decoders: str | None,
+    repeats: int,
+    tokenizers: bool,
+    output: str | None,
+    as_json: bool,
 ) -> None:
     """Measure how fast decoders are on INPUTs, with one CPU thread unless --threads says more.
 
@@ -60,6 +76,9 @@ def command(
     from seqgen.benchmark import print_result, result, write_result
 
     job = resolve(request, decoder=None)
+    if tokenizers:
+        _rank_tokenizers(job, request, output, as_json=as_json)
+        return
     names = named_decoders(decoders, job.info)
     refuse_illustrations(job)
     note_example(job, "measuring on")
@@ -79,6 +98,41 @@ def command(
         print_result(outcome)
     if failures.count:
         raise SystemExit(1)
+
+
+def _rank_tokenizers(job: Job, request: Request, output: str | None, *, as_json: bool) -> None:
+    from seqgen.domain import Tokenizing
+    from seqgen_cli.tables import print_json, print_table
+
+    if not isinstance(job.domain, Tokenizing):
+        raise PluginError(
+            f"the plugin {job.plugin!r} has no tokenizers to rank", fix="leave --tokenizers out"
+        )
+    model = job.build(request.threads or 1)
+    sources = () if job.is_example else job.sources
+    rows, draw = job.domain.rank_tokenizers(model, sources, job.options)
+    if output is not None:
+        path = Path(output).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in PICTURES:
+            path.write_bytes(draw(path.suffix.lower().lstrip(".")))
+        else:
+            path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        note(f"wrote {path}")
+    if as_json:
+        print_json({"plugin": job.plugin, "model": job.card.name, "tokenizers": rows})
+    else:
+        print_table([{k: _cell(v) for k, v in row.items()} for row in rows], job.domain.ranked)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    if isinstance(value, list):
+        return "; ".join(
+            ", ".join(f"{name} {_cell(own)}" for name, own in part.items()) for part in value
+        )
+    return str(value)
 
 
 @dataclass(frozen=True)

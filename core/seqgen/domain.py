@@ -247,6 +247,27 @@ def available_decoders(domain: Domain[Any], model: Any, names: Iterable[str]) ->
 
 
 @runtime_checkable
+class Tokenizing(Protocol):
+    """A domain with tokenizers that can be ranked: `seqgen bench --tokenizers`.
+
+    Attributes:
+        ranked: columns of the table, in this sequence.
+    """
+
+    ranked: Sequence[str]
+
+    def rank_tokenizers(
+        self, model: Any, sources: Sequence[str], options: Any
+    ) -> tuple[list[Fields], Callable[[str], bytes]]:
+        """A row a tokenizer, the best first, and what draws them (`png`, `svg` or `pdf`).
+
+        Args:
+            sources: what to try them on; none: what the model brings.
+        """
+        ...
+
+
+@runtime_checkable
 class Described(Protocol):
     """A domain whose items say something of themselves that a failed row should hold too."""
 

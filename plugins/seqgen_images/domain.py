@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,18 @@ if TYPE_CHECKING:
     from seqgen_images.judge import Judge
 
 
-COMPARED = ("accuracy", "frechet", "frechet_floor", "duplicates", "held_out_nats", "passes")
+COMPARED = (
+    "accuracy", "accuracy_ceiling", "frechet", "frechet_floor", "duplicates", "held_out_nats",
+    "passes",
+)  # fmt: skip
 """Metrics in the table of `seqgen compare`, and before all others elsewhere."""
+
+
+RANKED = (
+    "tokenizer", "tokens", "codes", "psnr", "ssim", "code_use", "perplexity", "accuracy",
+    "by_scale",
+)  # fmt: skip
+"""Columns of `seqgen bench --tokenizers`."""
 
 
 class ImagesDomain:
@@ -43,6 +54,7 @@ class ImagesDomain:
 
     options = ImageOptions
     compared = COMPARED
+    ranked = RANKED
 
     def __init__(self) -> None:
         self._family: ImageFamily | None = None
@@ -190,7 +202,8 @@ class ImagesDomain:
 
         `accuracy` (by attribute too), `frechet` and its floor, `duplicates`: see `Judge.figures`.
         `held_out_nats`: nats a token of held-out real images, as measured at the end of training;
-        only of engines with an exact likelihood. `passes`: forward passes an image.
+        only of engines with an exact likelihood. `accuracy_ceiling`: of real images that the
+        engine's tokenizer brought back. `passes`: forward passes an image.
         """
         done = [row for row in rows if row["status"] == "ok"]
         if not done:
@@ -202,6 +215,8 @@ class ImagesDomain:
         found = judge.figures(torch.from_numpy(images), labels_NA)
         if (nats := family.held_out.get(done[0]["engine"])) is not None:
             found["held_out_nats"] = nats
+        if (tokenizer := family[done[0]["engine"]].tokenizer) is not None:
+            found["accuracy_ceiling"] = judge.ceiling(tokenizer)
         found["passes"] = sum(row["passes"] for row in done) / len(done)
         return {name: found[name] for name in sorted(found, key=_place)}
 
@@ -238,6 +253,22 @@ class ImagesDomain:
             self._filled, model, path, scale=options.scale, columns=options.columns
         )
         return f"wrote {path}" + (f" ({part})" if part else "")
+
+    def rank_tokenizers(
+        self, model: ImageFamily, sources: Sequence[str], options: ImageOptions
+    ) -> tuple[list[Fields], Callable[[str], bytes]]:
+        """Tokenizers of the models, those that came with them, and those that are named.
+
+        Args:
+            sources: npz files with label columns, or checkpoints of further tokenizers.
+        """
+        from seqgen_images.tokenizer_report import gathered, rank_tokenizers, report_picture
+
+        self._judge_source = options.judge or self._judge_source
+        judge = self._judging()
+        tokenizers, images_NHWC, labels_NA = gathered(model, judge, sources)
+        rows = rank_tokenizers(tokenizers, images_NHWC, judge, labels_NA)
+        return rows, partial(report_picture, tokenizers, rows, images_NHWC)
 
     def training(self) -> TrainingTask:
         from seqgen_images.training import ImageTask

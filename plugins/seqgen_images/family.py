@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from seqgen_images.model import ImageModel
 
 JUDGE = "seqgen-image-judge"
+TOKENIZER = "seqgen-image-tokenizer"
 
 EXACT = ("raster", "diagonal", "next-scale")
 """Engines that decide every token given all decided before: their likelihood is a product."""
@@ -55,6 +56,7 @@ class ImageFamily:
         labels: what the models can be conditioned on.
         device: where models go.
         judge: the checkpoint of the judge that came with them.
+        ranked: tokenizers that came with them, by name, to be compared.
         held_out: engine -> loss on held-out images, in nats a token, where that is a likelihood.
     """
 
@@ -64,6 +66,7 @@ class ImageFamily:
     labels: Labels
     device: torch.device
     judge: Path | None = None
+    ranked: Mapping[str, Path] = field(default_factory=dict)
     held_out: Mapping[str, float] = field(default_factory=dict)
     _models: dict[str, ImageModel] = field(default_factory=dict, repr=False)
 
@@ -118,6 +121,7 @@ def build_family(card: Card, device: torch.device) -> ImageFamily:
     headers = {path: read_config(path) for path in files}
     # Beside the models there may lie their judge, and the tokenizer that they were trained with.
     judge = next((path for path, c in headers.items() if c.get("kind") == JUDGE), None)
+    found = headers
     headers = {path: c for path, c in headers.items() if _engine(c)} or headers
     engines: dict[str, Path] = {}
     for path, config in headers.items():
@@ -150,6 +154,7 @@ def build_family(card: Card, device: torch.device) -> ImageFamily:
         first[1],
         device,
         judge=judge,
+        ranked={p.stem: p for p, c in found.items() if c.get("kind") == TOKENIZER},
         held_out=_likelihoods(headers.values()),
     )
 
@@ -171,12 +176,12 @@ def official_kind(card: Card) -> str:
     """What the card says, or the names of the files at the user's path; "" for our own models."""
     if card.path is None:
         return str(card.config.get("kind", ""))
-    names = [file.name for file in card.path.iterdir()] if card.path.is_dir() else [card.path.name]
-    for name in sorted(names):
-        if Path(name).suffix not in OFFICIAL_SUFFIXES:
+    files = sorted(card.path.iterdir()) if card.path.is_dir() else [card.path]
+    for file in files:
+        if file.suffix not in OFFICIAL_SUFFIXES or _is_ours(file):
             continue
         for pattern, kind in OFFICIAL_NAMES.items():
-            if fnmatch(name.lower(), pattern):
+            if fnmatch(file.name.lower(), pattern):
                 return kind
     return ""
 
@@ -213,6 +218,13 @@ def _checkpoints(card: Card) -> list[Path]:
             f"the folder {card.path} holds no checkpoint", why="no *.safetensors lies in it"
         )
     return found
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.suffix == ".safetensors" and bool(_engine(read_config(path)))
+    except CheckpointError:
+        return False
 
 
 def _engine(config: Mapping[str, Any]) -> str:

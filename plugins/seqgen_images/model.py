@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -38,7 +38,7 @@ from seqgen.orders import Blocks, Order, Raster, Whole
 from seqgen.scale_inputs import ScaleInputs
 from seqgen.tokenizers import Tokenizer, build_tokenizer, tokenizer_config
 from seqgen.transformer import Transformer, TransformerConfig
-from seqgen_images.decoding import DecodingConfig, engine_decoder
+from seqgen_images.decoding import TEMPERATURES, DecodingConfig, engine_decoder
 from seqgen_images.labels import Labels
 from seqgen_images.pixels import Pixels, to_bytes
 
@@ -255,6 +255,8 @@ class AvatarModel(nn.Module):
         return torch.cat(parts, dim=1)
 
     def decoder(self, config: DecodingConfig) -> Decoder:
+        if config.temperature is None:
+            config = replace(config, temperature=TEMPERATURES.get(self.engine, 1.0))
         return engine_decoder(self.engine, self.order(), config)
 
     def guided(self, guidance: Guidance) -> SequenceModel:

@@ -37,15 +37,17 @@ class ImageOptions:
         help="passes of masked and continuous, or a block of block-diffusion; 0: the engine's own",
         range=(0, 10_000),
     )
-    temperature: float = option(
-        1.0, help="of the samples; 0 takes the most probable token", range=(0.0, 100.0)
+    temperature: float | None = option(
+        None,
+        help="of the samples; 0 takes the most probable token; none: the model's own",
+        range=(0.0, 100.0),
     )
     top_k: int = option(0, help="only the k most probable tokens; 0: all", range=(0, 1_000_000))
     top_p: float = option(
         1.0, help="only the most probable tokens that reach this mass; 1: all", range=(0.0, 1.0)
     )
     guidance: float = option(
-        1.5, help="classifier-free guidance; 1: none, more: closer to the class", range=(0.0, 100.0)
+        2.0, help="classifier-free guidance; 1: none, more: closer to the class", range=(0.0, 100.0)
     )
     guidance_schedule: Literal["constant", "linear", "cosine", "interval"] = option(
         "constant", help="how guidance changes over the passes"
@@ -63,7 +65,7 @@ class ImageOptions:
         "cosine", help="how many tokens a pass leaves open (masked, continuous)"
     )
     annealing: float = option(
-        1.0, help="noise on the confidences of early passes (masked)", range=(0.0, 1000.0)
+        4.5, help="noise on the confidences of early passes (masked)", range=(0.0, 1000.0)
     )
     remasking: Literal["dynamic", "static"] = option(
         "dynamic", help="which tokens of a block stand: by threshold, or a fixed number a pass"

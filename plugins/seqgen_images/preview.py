@@ -92,7 +92,7 @@ def _images(filled: Sequence[Filled], model: ImageModel, step: int) -> Bytes:
     """All images after a pass, [N, H, W, C]."""
     values = torch.stack([one.values_S for one in filled])
     pass_NS = torch.stack([one.pass_S for one in filled])
-    images = model.images(values, known_BS=pass_NS <= step).cpu()
+    images = model.images(values, known_BS=(pass_NS <= step).to(values.device)).cpu()
     for row, one in enumerate(filled):
         if one.known is not None:
             images[row] = one.known.over(images[row : row + 1])[0]

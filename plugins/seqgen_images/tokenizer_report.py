@@ -10,25 +10,72 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from seqgen.errors import InputError
 from seqgen.model import parameter_count
 from seqgen.plots import INK
 from seqgen.tokenizers import MultiScaleRVQ, Tokenizer
 from seqgen.tokenizers.measure import code_use, perplexity, psnr, ssim, use_by_scale
-from seqgen_images.data import chunks
+from seqgen_images.data import chunks, load_images
 from seqgen_images.grids import grid
 from seqgen_images.judge import Judge, reconstructed
 from seqgen_images.metrics import attribute_accuracy
 from seqgen_images.pixels import from_bytes
+from seqgen_images.tokenizer_training import load_tokenizer
 
-COLUMNS = (
-    "tokenizer", "tokens", "codes", "psnr", "ssim", "code_use", "perplexity", "accuracy", "by_scale"
-)  # fmt: skip
+if TYPE_CHECKING:
+    from seqgen_images.family import ImageFamily
+
 SHOWN = 12
+
+
+def gathered(
+    family: ImageFamily, judge: Judge, sources: Sequence[str]
+) -> tuple[dict[str, Tokenizer], Tensor, Tensor]:
+    """The tokenizers to rank, and images with labels to try them on.
+
+    Tokenizers are those of the family's models and beside them, and checkpoints in `sources`. The
+    images are the judge's examples, or those of an npz in `sources` (its last 1000).
+
+    Raises:
+        InputError: a source is neither.
+        CheckpointError: a tokenizer cannot be loaded.
+    """
+    images, labels_NA = judge.examples_NHWC, judge.real_labels_NA[: len(judge.examples_NHWC)].long()
+    found: dict[str, Tokenizer] = {"patch-kmeans": judge.tokenizer}
+    found |= {name: load_tokenizer(path) for name, path in sorted(family.ranked.items())}
+    for engine, tokenizer in family.tokenizers.items():
+        if not any(_alike(tokenizer, other, images) for other in found.values()):
+            found[engine] = tokenizer
+    for source in map(Path, sources):
+        if source.suffix == ".npz":
+            columns = [name for name, _ in judge.labels.attributes]
+            data = load_images(source, columns=columns).split(1000)[1]
+            if data.labels != judge.labels or data.shape[:2] != judge.classifier.size:
+                raise InputError(f"{source} has other images or labels than the judge knows")
+            images, labels_NA = data.images_NHWC, data.indices_NA
+        elif source.is_dir() or source.suffix == ".safetensors":
+            found[source.stem] = load_tokenizer(source)
+        else:
+            raise InputError(
+                f"{source} is no tokenizer and holds no images",
+                fix="name the folder of a trained tokenizer, or an npz of images",
+            )
+    return found, images, labels_NA
+
+
+@torch.no_grad()
+def _alike(one: Tokenizer, other: Tokenizer, images_NHWC: Tensor) -> bool:
+    """Whether two tokenizers are the same, up to the precision they were written in."""
+    if (one.slots, one.vocabulary) != (other.slots, other.vocabulary):
+        return False
+    images = from_bytes(images_NHWC[:50])
+    return float((one.encode(images) == other.encode(images)).double().mean()) > 0.9
 
 
 def rank_tokenizers(

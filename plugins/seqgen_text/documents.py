@@ -53,10 +53,10 @@ def read_documents(data: Path | None, *, count: int) -> Documents:
         InputError: nothing is there, or it is not text, or it is too little.
     """
     if data is None:
-        made = list(tales(TALES_SEED, count))
-        parts = _split([tale.text for tale in made])
-        kept = set(parts.held_out)
-        return Documents(parts.train, parts.held_out, tuple(t for t in made if t.text in kept))
+        drawn = list(tales(TALES_SEED, count))
+        parts = _split([tale.text for tale in drawn])
+        by_text = {tale.text: tale for tale in drawn}
+        return Documents(parts.train, parts.held_out, tuple(by_text[t] for t in parts.held_out))
     files = sorted(data.glob("*.txt")) if data.is_dir() else [data]
     if not files:
         raise InputError(f"{data} holds no text", fix="give a text file, or a folder of *.txt")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from seqgen_time_series.backtest import Floats, Rolling, observed
 from seqgen_time_series.conformal import Calibration, calibrate_quantiles, needed_errors
 from seqgen_time_series.frequency import next_times, time_texts
 from seqgen_time_series.naive import seasonal_naive
-from seqgen_time_series.options import DECILES, ForecastOptions
+from seqgen_time_series.options import ForecastOptions
 from seqgen_time_series.origins import FORECAST, Origin
 from seqgen_time_series.scoring import Case, Judged, judge, summary
 
@@ -152,13 +152,7 @@ def _figures(cases: Sequence[Case]) -> Fields:
     if not cases:
         return {}
     judged = judge(cases)
-    # WQL is over the deciles, whatever other quantiles there are.
-    deciles = [cases[0].levels.index(level) for level in DECILES]
-    plain = judge([replace(c, levels=DECILES, quantiles=c.quantiles[:, deciles]) for c in cases])
-    figures = {**judged.figures, "wql": plain.figures["wql"]}
-    figures["wql_naive"] = plain.figures["wql_naive"]
-    whole = replace(judged, figures=figures)
-    found = {name: _number(float(whole.by_series(name)[0])) for name in figures}
+    found = {name: _number(float(judged.by_series(name)[0])) for name in judged.figures}
     below_K = [_number(value) for value in np.nanmean(judged.below_CK, axis=0).tolist()]
     return {"windows": len(cases), **found, "below": below_K}
 

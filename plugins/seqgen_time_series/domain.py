@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -39,6 +40,8 @@ from seqgen_time_series.scoring import Case
 from seqgen_time_series.series import Series
 from seqgen_time_series.windows import WindowBatch, window_of
 
+_LOG = logging.getLogger("seqgen")
+
 
 class TimeSeriesDomain:
     """Forecasting."""
@@ -50,6 +53,8 @@ class TimeSeriesDomain:
         """Steps that the model in use can forecast; None: any number."""
         self._cases: dict[str, list[Case]] = {}
         """The latest backtest of every series; rows hold its figures only."""
+        self._told: set[str] = set()
+        """Exogenous columns that the model in use passes over, as far as the user was told."""
 
     def load(self, source: str, options: ForecastOptions) -> Iterator[Series]:
         yield from list_series(source, options.table())
@@ -86,6 +91,13 @@ class TimeSeriesDomain:
     ) -> Context:
         if not isinstance(model, Forecaster):
             return ArnetContext(origins=tuple(pieces))
+        unused = sorted({name for piece in pieces for name in piece.regressors} - self._told)
+        if unused:
+            self._told.update(unused)
+            _LOG.warning(
+                "this model does not use the exogenous columns %s; --model arnet does",
+                ", ".join(unused),
+            )
         c = model.config
         windows = [
             window_of(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from seqgen.errors import InputError
 from seqgen_time_series import metrics
 from seqgen_time_series.naive import naive2, seasonal_naive, seasonal_naive_quantiles
+from seqgen_time_series.options import DECILES
 from seqgen_time_series.series import Series
 
 Floats = NDArray[np.float64]
@@ -185,8 +186,12 @@ def _figures(case: Case) -> dict[str, float]:
     }
     if case.levels:
         spread = seasonal_naive_quantiles(case.history, season, horizon, case.levels)
-        found["wql"] = metrics.wql(y, case.quantiles, case.levels)
-        found["wql_naive"] = metrics.wql(y, spread, case.levels)
+        # Over the deciles, whatever other quantiles there are, so that figures can be compared.
+        whole = set(DECILES) <= set(case.levels)
+        at = [k for k, level in enumerate(case.levels) if level in DECILES or not whole]
+        levels = [case.levels[k] for k in at]
+        found["wql"] = metrics.wql(y, case.quantiles[:, at], levels)
+        found["wql_naive"] = metrics.wql(y, spread[:, at], levels)
     for low, high, share in pairs_of(case.levels):
         ends = case.quantiles[:, low], case.quantiles[:, high]
         name = f"{100 * share:g}"
@@ -197,7 +202,7 @@ def _figures(case: Case) -> dict[str, float]:
 
 def _order(found: Mapping[str, float]) -> list[str]:
     """The metrics that a reader looks for first come first."""
-    first = ["mase", "wql", "relative_mase", "relative_wql", "smape", "owa"]
+    first = ["mase", "wql", "coverage_80", "relative_mase", "relative_wql", "smape", "owa"]
     known = [name for name in first if name in found]
     rest = [name for name in found if name not in known and not name.endswith("naive")]
     return [*known, *rest, *(name for name in found if name.endswith("naive"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,48 @@ import pytest
 import torch
 from tests.images.official_gpt import published_state, tiny_config, tiny_tokenizer
 
+from seqgen.registry import card_from_path
+from seqgen_images.family import official_kind, own_engine
+
 Seqgen = Callable[..., Any]
 
 
-@pytest.mark.parametrize(
-    ("name", "below", "engine", "passes"),
-    [("c2i_tiny_016.pt", 0, "raster", 16), ("NAR_tiny.pt", 1, "diagonal", 7)],
-)
-def test_a_published_layout(
-    seqgen: Seqgen, tmp_path: Path, name: str, below: int, engine: str, passes: int
-) -> None:
+def test_a_published_layout(seqgen: Seqgen, tmp_path: Path) -> None:
     folder = tmp_path / "published"
     folder.mkdir()
     torch.save({"model": tiny_tokenizer().state_dict()}, folder / "vq_ds4.pt")
-    torch.save({"model": published_state(tiny_config(below))}, folder / name)
-    if below:  # NAR's files say no size; the published ones make images of 256 x 256
-        passes = 2 * 64 - 1
+    torch.save({"model": published_state(tiny_config())}, folder / "c2i_tiny_016.pt")
     command = ("run", "--plugin", "images", "--model", folder, "--set", "count=2")
     done = seqgen(*command, "--set", "class=3", "--set", "preview=p.png")
     assert done.code == 0, done.err
     rows = [json.loads(line) for line in done.out.splitlines()]
-    assert [row["decoder"] for row in rows] == [engine] * 2
-    assert [row["passes"] for row in rows] == [passes] * 2
+    assert [(row["decoder"], row["passes"]) for row in rows] == [("raster", 16)] * 2
     assert rows[0]["labels"] == {"class": "3"}
     unknown = seqgen(*command, "--set", "class=5")
     assert unknown.code == 2
     assert "unknown name '5'" in unknown.err
+
+
+def test_a_model_of_ours_may_have_any_name(family: Path, tmp_path: Path) -> None:
+    shutil.copy(family / "masked.safetensors", tmp_path / "narrow.safetensors")
+    card = card_from_path(tmp_path, plugin="images")
+    assert official_kind(card) == ""
+    assert own_engine(card) == "masked"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "engine"),
+    [
+        ("var_d16.pth", "var", "next-scale"),
+        ("c2i_B_256.pt", "llamagen", "raster"),
+        ("NAR_B_256.pt", "nar", "diagonal"),
+        ("model.txt", "", ""),
+    ],
+)
+def test_published_names(tmp_path: Path, name: str, kind: str, engine: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    (tmp_path / "vae_ch160v4096z32.pth").write_bytes(b"")
+    for path in (tmp_path, tmp_path / name):
+        card = card_from_path(path, plugin="images")
+        assert official_kind(card) == kind
+        assert own_engine(card) == engine

@@ -138,7 +138,7 @@ def test_policies_for_duplicates(tmp_path: Path, policy: str, values: list[float
     assert bad.y.tolist() == values
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(-10, 10)), min_size=1, max_size=12))
 def test_no_policy_makes_up_values_beyond_those_there_are(values: list[float | None]) -> None:
     times = pd.date_range("2024-01-01", periods=len(values), freq="D")
@@ -158,7 +158,7 @@ def test_no_policy_makes_up_values_beyond_those_there_are(values: list[float | N
             assert np.nanmin(y) - 1e-9 <= found.y.min() <= found.y.max() <= np.nanmax(y) + 1e-9
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["10s", "h", "D", "B", "W-WED", "MS", "ME", "QS-FEB", "QE", "YS", "YE-JUN"]),
     st.sets(st.integers(1, 38), min_size=1, max_size=6),

@@ -424,6 +424,23 @@ def test_the_mesa_command() -> None:
     assert "met" in shown.output
 
 
+def test_the_mesa_experiment_as_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from seqgen_cli.main import run
+
+    rows = tmp_path / "mesa.jsonl"
+    words = ["run", "--plugin", "time-series", "--model", "mesa", "--set", "dimension=2"]
+    words += ["--set", "data=one-hot"]
+    assert run([*words, "-o", str(rows), "--plot", str(tmp_path / "pictures")]) == 0
+    assert json.loads(rows.read_text())["ab"] == pytest.approx([1.0, 1.0])
+    assert (tmp_path / "pictures" / "mesa.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert run([*words, "--seed", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"] == "one-hot"
+    assert run([*words, "-o", str(rows)]) == 2
+    assert run([*words, "series.csv"]) == 2
+    assert "data of its own" in capsys.readouterr().err
+
+
 def test_the_explain_command(tmp_path: Path) -> None:
     from seqgen_time_series.commands import explain
 

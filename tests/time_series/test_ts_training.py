@@ -184,7 +184,7 @@ def test_it_learns_what_seasonal_naive_cannot_know(tmp_path: Path) -> None:
     after = fit(run, short, folder=tmp_path, seed=0)
     ratios = [np.abs(y[-8:]).mean() / np.abs(y[-8:] - y[-9]).mean() for y in held_out]
     best = float(np.exp(np.log(ratios).mean()))
-    # An untrained model already goes on from a mean of simple forecasts, with no idea of the spread.
+    # Untrained it already goes on from a mean of simple forecasts, but does not know the spread.
     assert best < 0.8 < 0.84 < before["simulated_nar_mae"]
     assert after["simulated_nar_mae"] < min(1.1 * best, 0.98 * before["simulated_nar_mae"])
     assert after["simulated_nar_wql"] < 0.9 * before["simulated_nar_wql"]
