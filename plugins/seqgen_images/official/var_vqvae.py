@@ -54,7 +54,7 @@ class VQVAEConfig:
     @property
     def side(self) -> int:
         """Height and width of the images."""
-        return self.scales[-1] * 2 ** (len(self.widths) - 1)
+        return self.scales[-1] << (len(self.widths) - 1)
 
 
 class VarTokenizer(nn.Module):
