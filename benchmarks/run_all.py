@@ -37,8 +37,10 @@ SCRIPTS = {
     "etth1": Path(sys.executable),
     "ts_coverage": Path(sys.executable),
     "neuralprophet_speed": NEURALPROPHET,
-    # Skipped unless VAR_SRC says where the published code lies.
+    # Skipped unless VAR_SRC, LLAMAGEN_SRC and NAR_SRC say where the published code lies.
     "var_speed": Path(sys.executable),
+    "llamagen_speed": Path(sys.executable),
+    "nar_speed": Path(sys.executable),
 }
 """Benchmark -> the interpreter that runs it."""
 

@@ -29,6 +29,8 @@ class Cache:
     """Preallocated keys and values.
 
     Attributes:
+        slots_BN, used_BN: canvas slot of every entry, and whether it holds one. Where all rows agree
+            they are written when they are asked for, which a decode without masks never does.
         length_B: int64, settled entries a row.
         uniform: the same as a host number when all rows agree, else None.
         bound: a host number that no row's length exceeds.
@@ -49,14 +51,33 @@ class Cache:
         # Zeros, not empty: a masked entry's weight is 0, and 0 times a stray NaN would be NaN.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.slots_BN = torch.zeros(batch, capacity, dtype=torch.int64, device=device)
-        self.used_BN = torch.zeros(batch, capacity, dtype=torch.bool, device=device)
-        self.length_B = torch.zeros(batch, dtype=torch.int64, device=device)
+        self._slots_BN = torch.zeros(batch, capacity, dtype=torch.int64, device=device)
+        self._used_BN = torch.zeros(batch, capacity, dtype=torch.bool, device=device)
+        self._unwritten: list[tuple[int, Tensor]] = []
+        self._length_B: Tensor | None = None
         self.uniform: int | None = 0
         self.bound = 0
         self.capacity = capacity
         self._index_BR: Tensor | None = None
         self._rows = 0
+
+    @property
+    def slots_BN(self) -> Tensor:
+        self._write_slots()
+        return self._slots_BN
+
+    @property
+    def used_BN(self) -> Tensor:
+        self._write_slots()
+        return self._used_BN
+
+    @property
+    def length_B(self) -> Tensor:
+        if self._length_B is None:
+            assert self.uniform is not None
+            batch, device = self._slots_BN.shape[0], self._slots_BN.device
+            self._length_B = torch.full((batch,), self.uniform, dtype=torch.int64, device=device)
+        return self._length_B
 
     def begin(self, slots_BR: Tensor, valid_BR: Tensor | None) -> None:
         """Announce the rows of a pass; their entries go behind the settled ones.
@@ -72,17 +93,17 @@ class Cache:
             )
         self._rows = rows
         if self.uniform is not None:
+            self._index_BR = None
+            if valid_BR is None:
+                self._note(self.uniform, slots_BR)
+                return
             span = slice(self.uniform, self.uniform + rows)
             self.slots_BN[:, span] = slots_BR
-            if valid_BR is None:
-                self.used_BN[:, span] = True
-            else:
-                self.used_BN[:, span] = valid_BR
-            self._index_BR = None
+            self.used_BN[:, span] = valid_BR
             return
         offset = torch.arange(rows, device=slots_BR.device)
         self._index_BR = self.length_B[:, None] + offset
-        batch = self.length_B.shape[0]
+        batch = self._slots_BN.shape[0]
         self.slots_BN.scatter_(1, self._index_BR, slots_BR.expand(batch, -1))
         used = slots_BR.new_ones(batch, rows, dtype=torch.bool) if valid_BR is None else valid_BR
         self.used_BN.scatter_(1, self._index_BR, used.expand(batch, -1))
@@ -97,14 +118,14 @@ class Cache:
         keys, values = self.keys[layer], self.values[layer]
         if self._index_BR is None:
             assert self.uniform is not None
-            keys[:, :, self.uniform : self.uniform + self._rows] = key_BGRd
-            values[:, :, self.uniform : self.uniform + self._rows] = value_BGRd
+            keys.narrow(2, self.uniform, self._rows).copy_(key_BGRd)
+            values.narrow(2, self.uniform, self._rows).copy_(value_BGRd)
         else:
             index = self._index_BR[:, None, :, None].expand_as(key_BGRd)
             keys.scatter_(2, index, key_BGRd)
             values.scatter_(2, index, value_BGRd)
         end = self.visible
-        return keys[:, :, :end], values[:, :, :end]
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
     def valid(self) -> Tensor | None:
         """Which visible entries a row may look at, bool [B, visible]; None if all."""
@@ -119,9 +140,9 @@ class Cache:
         if per_row_B is None and self.uniform is not None:
             self.uniform += count
             self.bound = self.uniform
-            self.length_B += count
+            self._length_B = None
             return
-        self.length_B = self.length_B + (count if per_row_B is None else per_row_B)
+        self._length_B = self.length_B + (count if per_row_B is None else per_row_B)
         self.uniform = None
         self.bound += count
 
@@ -132,12 +153,14 @@ class Cache:
         passes then look at no more entries than that.
         """
         if isinstance(length, int):
-            self.length_B = self.length_B.clamp(max=length)
             if self.uniform is not None:
                 self.uniform = min(self.uniform, length)
+                self._length_B = None
+            else:
+                self._length_B = self.length_B.clamp(max=length)
             self.bound = min(self.bound, length)
         else:
-            self.length_B = torch.minimum(self.length_B, length)
+            self._length_B = torch.minimum(self.length_B, length)
             self.uniform = None
             if bound is not None:
                 self.bound = min(self.bound, bound)
@@ -152,16 +175,17 @@ class Cache:
         Only entries in use are moved, and the memory of the others is not given back.
         """
         rows, end = index_B.shape[0], self.bound
-        if rows > self.length_B.shape[0]:
-            raise ValueError(f"cannot keep {rows} of {self.length_B.shape[0]} rows")
+        length_B = self.length_B
+        if rows > length_B.shape[0]:
+            raise ValueError(f"cannot keep {rows} of {length_B.shape[0]} rows")
         for buffers in (self.keys, self.values):
             for layer, buffer in enumerate(buffers):
                 buffer[:rows, :, :end] = buffer[:, :, :end].index_select(0, index_B)
                 buffers[layer] = buffer[:rows]
         self.slots_BN[:rows, :end] = self.slots_BN[:, :end].index_select(0, index_B)
         self.used_BN[:rows, :end] = self.used_BN[:, :end].index_select(0, index_B)
-        self.slots_BN, self.used_BN = self.slots_BN[:rows], self.used_BN[:rows]
-        self.length_B = self.length_B.index_select(0, index_B)
+        self._slots_BN, self._used_BN = self.slots_BN[:rows], self.used_BN[:rows]
+        self._length_B = length_B.index_select(0, index_B)
 
     def keep_entries(self, index_BE: Tensor, *, capacity: int | None = None) -> None:
         """Go on with these entries of every row, as many in each, in this sequence.
@@ -185,12 +209,12 @@ class Cache:
                 buffer[:, :, :kept] = chosen
         slots, used = self.slots_BN.gather(1, index_BE), self.used_BN.gather(1, index_BE)
         if grown is not None:
-            self.slots_BN = self.slots_BN.new_zeros(batch, grown)
-            self.used_BN = self.used_BN.new_zeros(batch, grown)
+            self._slots_BN = slots.new_zeros(batch, grown)
+            self._used_BN = used.new_zeros(batch, grown)
             self.capacity = grown
-        self.slots_BN[:, :kept], self.used_BN[:, :kept] = slots, used
-        self.length_B = torch.full_like(self.length_B, kept)
+        self._slots_BN[:, :kept], self._used_BN[:, :kept] = slots, used
         self.uniform = self.bound = kept
+        self._length_B = None
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.uniform, self.bound, self.length_B.clone())
@@ -198,4 +222,18 @@ class Cache:
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot taken earlier on the same rows (no reorder in between)."""
         self.uniform, self.bound = snapshot.uniform, snapshot.bound
-        self.length_B = snapshot.length_B.clone()
+        self._length_B = snapshot.length_B.clone()
+
+    def _note(self, start: int, slots_BR: Tensor) -> None:
+        """Slots of entries from `start` on, which supersede what was noted there."""
+        notes, end = self._unwritten, start + slots_BR.shape[1]
+        while notes and notes[-1][0] >= start and notes[-1][0] + notes[-1][1].shape[1] <= end:
+            notes.pop()
+        notes.append((start, slots_BR))
+
+    def _write_slots(self) -> None:
+        for start, slots_BR in self._unwritten:
+            span = slice(start, start + slots_BR.shape[1])
+            self._slots_BN[:, span] = slots_BR
+            self._used_BN[:, span] = True
+        self._unwritten.clear()

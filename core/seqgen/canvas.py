@@ -33,7 +33,8 @@ class Canvas:
         prompt_B: int64, slots given by the user; they never change.
         length_B: int64, slots of a row in use; shrinks to the stop slot when the row stops.
         seeds_B: int64, the source of a row's randomness.
-        finished_B: bool, rows that have stopped.
+        finished_B: bool, rows that have stopped; set by `stop_at` or as a whole, not in place.
+        may_have_stopped: whether a row may have stopped, a host flag: False is certain.
         uniform_prompt: the prompt length if all rows share it, else None. A host number, so that
             the loop need not ask the device.
         max_length: the greatest `length_B` at the start, a host number.
@@ -90,7 +91,8 @@ class Canvas:
         self.state_BS = known_BS.to(torch.uint8)
         self.confidence_BS = known_BS.float()
         self.parameters: Tensor | None = None
-        self.finished_B = torch.zeros(batch, dtype=torch.bool, device=device)
+        self._finished_B = torch.zeros(batch, dtype=torch.bool, device=device)
+        self.may_have_stopped = False
         self.scratch: dict[Hashable, Tensor] = {}
 
     @classmethod
@@ -154,13 +156,39 @@ class Canvas:
     def device(self) -> torch.device:
         return self.values.device
 
-    def take(self, slots_BQ: Tensor) -> Tensor:
-        """Values at slots: [B, Q] or [B, Q, C]. `slots_BQ` may be [1, Q] (the same in all rows)."""
-        return take(self.values, slots_BQ)
+    @property
+    def finished_B(self) -> Tensor:
+        return self._finished_B
 
-    def open_at(self, slots_BQ: Tensor, valid_BQ: Tensor | None) -> Tensor:
+    @finished_B.setter
+    def finished_B(self, finished_B: Tensor) -> None:
+        self._finished_B = finished_B
+        self.may_have_stopped = True
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing but the prompts is decided, and no row has stopped: asks the device."""
+        if self.has_given or (self.may_have_stopped and bool(self.finished_B.any())):
+            return False
+        return bool((self.state_BS.sum(dim=1) == self.prompt_B).all())
+
+    def take(self, slots_BQ: Tensor, run: slice | None = None) -> Tensor:
+        """Values at slots: [B, Q] or [B, Q, C]. `slots_BQ` may be [1, Q] (the same in all rows).
+
+        Args:
+            run: the same slots as a slice, where they are consecutive and the caller knows it:
+                then nothing is gathered.
+        """
+        return take(self.values, slots_BQ) if run is None else self.values[:, run]
+
+    def open_at(
+        self, slots_BQ: Tensor, valid_BQ: Tensor | None, run: slice | None = None
+    ) -> Tensor:
         """Which slots are still to be decided, bool [B, Q]; none in rows that have stopped."""
-        open_BQ = (take(self.state_BS, slots_BQ) == OPEN) & ~self.finished_B[:, None]
+        state = take(self.state_BS, slots_BQ) if run is None else self.state_BS[:, run]
+        open_BQ = state == OPEN
+        if self.may_have_stopped:
+            open_BQ = open_BQ & ~self.finished_B[:, None]
         return open_BQ if valid_BQ is None else open_BQ & valid_BQ
 
     def commit(
@@ -170,8 +198,25 @@ class Canvas:
         confidence_BQ: Tensor,
         keep_BQ: Tensor,
         parameters: Tensor | None = None,
+        *,
+        run: slice | None = None,
+        every: bool = False,
     ) -> None:
-        """Write the kept values. The caller guarantees that `keep_BQ` marks open slots only."""
+        """Write the kept values. The caller guarantees that `keep_BQ` marks open slots only.
+
+        Args:
+            run: the slots as a slice, see `take`.
+            every: all of them are kept.
+        """
+        if run is not None and parameters is None:
+            _write_run(self.values[:, run], values, keep_BQ, every=every)
+            _write_run(self.confidence_BS[:, run], confidence_BQ, keep_BQ, every=every)
+            state = self.state_BS[:, run]
+            if every:
+                state.fill_(COMMITTED)
+            else:
+                state.masked_fill_(keep_BQ, COMMITTED)
+            return
         slots_BQ = slots_BQ.expand(self.batch, -1)
         _write(self.values, slots_BQ, values, keep_BQ)
         if parameters is not None:
@@ -211,6 +256,16 @@ def _write(target: Tensor, slots_BQ: Tensor, values: Tensor, keep_BQ: Tensor) ->
     index = _wide(slots_BQ, target)
     keep = keep_BQ.view(*keep_BQ.shape, *[1] * (target.dim() - 2))
     target.scatter_(1, index, torch.where(keep, values.to(target.dtype), target.gather(1, index)))
+
+
+def _write_run(
+    target: Tensor, values: Tensor, keep_BQ: Tensor, *, every: bool
+) -> None:
+    """Write the kept values [B, Q, ...] to a view of consecutive slots."""
+    if not every:
+        keep = keep_BQ.view(*keep_BQ.shape, *[1] * (target.dim() - 2))
+        values = torch.where(keep, values.to(target.dtype), target)
+    target.copy_(values)
 
 
 def _wide(slots_BQ: Tensor, source: Tensor) -> Tensor:

@@ -99,6 +99,13 @@ class ShiftedInputs(RasterInputs):
             x = torch.where((slots_BR == 0)[..., None], _condition(context)[:, None], x)
         return _plus_given(x, slots_BR, context) if self.adds_given else x
 
+    def embed_run(self, canvas: Canvas, run: slice) -> Tensor | None:
+        """The same for consecutive slots, gathering nothing; None where the context is needed."""
+        if self.adds_given or run.start == 0:
+            return None
+        x: Tensor = self.embedding(canvas.values[:, run.start - 1 : run.stop - 1])
+        return x
+
     def embed(self, ids_BS: Tensor, context: Context | None = None) -> Tensor:
         """Embeddings [B, S, D] of shifted ids at slots 0..S-1, for teacher forcing."""
         x: Tensor = self.embedding(ids_BS)
@@ -169,6 +176,14 @@ class MaskedInputs(nn.Module):
         open_BR = canvas.open_at(slots_BR, valid_BR)
         ids_BR = torch.where(open_BR, self.mask_id, canvas.take(slots_BR))
         return self.embed(ids_BR, slots_BR, context)
+
+    def embed_run(self, canvas: Canvas, run: slice) -> Tensor | None:
+        """The same for consecutive slots, gathering nothing; None where more is needed."""
+        if self.adds_given or self.positions is not None:
+            return None
+        open_BR = canvas.open_at(canvas.values, None, run)
+        x: Tensor = self.embedding(torch.where(open_BR, self.mask_id, canvas.values[:, run]))
+        return x if self.scale == 1 else x * self.scale
 
     def embed(self, ids_BR: Tensor, slots_BR: Tensor, context: Context | None = None) -> Tensor:
         """Embeddings [B, R, D] of ids that lie at slots [B or 1, R]."""

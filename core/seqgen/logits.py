@@ -207,7 +207,11 @@ def sample_from(logits_BQV: Tensor, request: Request) -> Proposal:
 
     source = {"raw": raw, "temperature": tempered, "filtered": logits}[sampling.confidence]
     # log_softmax is one kernel; logsumexp would be five.
-    confidence = source.log_softmax(dim=-1).gather(-1, values[..., None]).squeeze(-1).exp()
+    log_p = source.log_softmax(dim=-1)
+    if source is raw and sampling.temperature == 0:
+        confidence = log_p.amax(dim=-1).exp()  # the chosen value is the most probable one
+    else:
+        confidence = log_p.gather(-1, values[..., None]).squeeze(-1).exp()
     return Proposal(values, confidence, logits_BQV=logits, scores_BQV=source)
 
 

@@ -71,14 +71,27 @@ def decode(
         context = model.backbone.prepare(context)
     feed = _Feed(model, canvas, table, context, cached=recipe.cached)
     stop = torch.tensor(recipe.stop_ids, device=canvas.device)
+    # Host knowledge that spares asking what is open: a plain prompt, then nothing.
+    plain = canvas.uniform_length and canvas.uniform_prompt is not None and canvas.untouched
+    whole: dict[int, tuple[Tensor, Tensor]] = {}
     check_every = recipe.check_every or (1 if canvas.device.type == "cpu" else 16)
     forward = 0
 
     for step in steps(table, canvas):
         if feed.must_settle_apart or not recipe.fused_commit:
             forward += feed.settle_pending()
-        open_BQ = canvas.open_at(step.slots_BQ, step.valid_BQ)
-        size_B = open_BQ.sum(dim=1) if recipe.quota_over == "open" else _sizes(step, canvas)
+        run = step.run
+        fresh = plain and run is not None and run.start >= canvas.min_prompt
+        fresh = fresh and not canvas.may_have_stopped
+        if fresh:
+            width = step.slots_BQ.shape[1]
+            if width not in whole:
+                open_BQ = canvas.prompt_B.new_ones(canvas.batch, width, dtype=torch.bool)
+                whole[width] = open_BQ, torch.full_like(canvas.prompt_B, width)
+            open_BQ, size_B = whole[width]
+        else:
+            open_BQ = canvas.open_at(step.slots_BQ, step.valid_BQ, run)
+            size_B = open_BQ.sum(dim=1) if recipe.quota_over == "open" else _sizes(step, canvas)
         fewest, most = _passes(step, canvas, table, recipe)
         for refinement in range(most):
             hidden_BQD = feed.forward(step)
@@ -98,6 +111,8 @@ def decode(
                 proposal.confidence_BQ,
                 keep_BQ,
                 proposal.parameters,
+                run=run,
+                every=fresh and keep_BQ is open_BQ,
             )
             yield Event(
                 forward=forward,
@@ -109,13 +124,16 @@ def decode(
                 kept_BQ=keep_BQ,
             )
             forward += 1
-            open_BQ = open_BQ & ~keep_BQ
-            if fewest <= refinement + 1 < most and not bool(open_BQ.any()):
+            if refinement + 1 == most:
+                break
+            open_BQ, fresh = open_BQ & ~keep_BQ, False
+            if fewest <= refinement + 1 and not bool(open_BQ.any()):
                 break
         feed.close(step)
         if recipe.stop_ids:
             _stop_rows(canvas, step, stop)
-            if (step.index + 1) % check_every == 0 and bool(canvas.finished_B.all()):
+            due = canvas.may_have_stopped and (step.index + 1) % check_every == 0
+            if due and bool(canvas.finished_B.all()):
                 return
 
 
@@ -166,15 +184,15 @@ class _Feed:
         """Hidden states of the step's slots [B, Q, D]."""
         if isinstance(self.model.inputs, DecidedInputs):
             return self._read(self.model.inputs, step)
-        slots, valid, lead = self._joined(step)
-        hidden = self._pass(slots, valid, alone=lead == 0)
+        slots, valid, lead, run = self._joined(step)
+        hidden = self._pass(slots, valid, alone=lead == 0, run=run)
         if self.cache is not None:
             opens = self.model.inputs.settles_open
             self._settle(valid, slots.shape[1] if opens else lead)
             self.chunks = []
             if step.group is not None:
                 self.first_group = step.group + opens
-        return hidden[:, lead:]
+        return hidden[:, lead:] if lead else hidden
 
     def _read(self, inputs: DecidedInputs, step: Step) -> Tensor:
         """Feed the decided slots that are new; read the step's slots off decided ones."""
@@ -184,7 +202,8 @@ class _Feed:
         first = self.table.starts[self.first_group]
         if slots.shape[1]:
             alone = self.cache is not None and step.group == self.first_group + 1
-            self.last = self._pass(slots, valid, alone=alone)
+            run = self.table.run_of(self.first_group, step.group)
+            self.last = self._pass(slots, valid, alone=alone, run=run)
             self.last_first = first
             if self.cache is not None:
                 self._settle(valid, slots.shape[1])
@@ -214,7 +233,9 @@ class _Feed:
         self._settle(valid, slots.shape[1])
         return 1
 
-    def _pass(self, slots: Tensor, valid: Tensor | None, *, alone: bool) -> Tensor:
+    def _pass(
+        self, slots: Tensor, valid: Tensor | None, *, alone: bool, run: slice | None = None
+    ) -> Tensor:
         return self.model.hidden(
             self.canvas,
             self.table,
@@ -223,18 +244,22 @@ class _Feed:
             alone=alone,
             cache=self.cache,
             context=self.context,
+            run=run,
         )
 
-    def _joined(self, step: Step) -> tuple[Tensor, Tensor | None, int]:
+    def _joined(self, step: Step) -> tuple[Tensor, Tensor | None, int, slice | None]:
         if step.group is not None:
+            if self.first_group == step.group:
+                return step.slots_BQ, step.valid_BQ, 0, step.run
             slots, valid = self._span(self.first_group, step.group + 1)
-            return slots, valid, slots.shape[1] - step.slots_BQ.shape[1]
+            run = self.table.run_of(self.first_group, step.group + 1)
+            return slots, valid, slots.shape[1] - step.slots_BQ.shape[1], run
         if not self.chunks:
-            return step.slots_BQ, step.valid_BQ, 0
+            return step.slots_BQ, step.valid_BQ, 0, None
         slots, valid = _concatenate(
             [*self.chunks, (step.slots_BQ, step.valid_BQ)], self.canvas.batch
         )
-        return slots, valid, slots.shape[1] - step.slots_BQ.shape[1]
+        return slots, valid, slots.shape[1] - step.slots_BQ.shape[1], None
 
     def _span(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
         slots = self.table.slots_of(first, last)
@@ -288,8 +313,11 @@ def _passes(step: Step, canvas: Canvas, table: OrderTable, recipe: Recipe) -> tu
 
 
 def _stop_rows(canvas: Canvas, step: Step, stop: Tensor) -> None:
-    values = canvas.take(step.slots_BQ)
+    values = canvas.take(step.slots_BQ, step.run)
     hit = (values == stop) if stop.numel() == 1 else torch.isin(values, stop)
+    # On a CPU asking costs less than marking rows that have not stopped.
+    if hit.device.type == "cpu" and not bool(hit.any()):
+        return
     hit = hit & (step.slots_BQ >= canvas.prompt_B[:, None]) & ~canvas.finished_B[:, None]
     if step.valid_BQ is not None:
         hit = hit & step.valid_BQ

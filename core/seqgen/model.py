@@ -102,6 +102,7 @@ class SequenceModel(nn.Module):
         alone: bool = False,
         cache: Cache | None = None,
         context: Context | None = None,
+        run: slice | None = None,
     ) -> Tensor:
         """One forward pass over slots of the canvas: hidden states [B, R, D].
 
@@ -110,12 +111,10 @@ class SequenceModel(nn.Module):
             valid_BR: slots in use; None if all are.
             alone: all fed slots belong to one group and everything cached to earlier ones, in
                 every row: then most masks allow everything and none is built.
+            run: the slots as a slice, where they are consecutive and the same in all rows.
         """
-        if self.branches == 1:
-            x = self.inputs(canvas, slots_BR, valid_BR, context)
-        else:
-            own = _branch_contexts(context, self.branches)
-            x = torch.cat([self.inputs(canvas, slots_BR, valid_BR, part) for part in own])
+        x = self._embed(canvas, slots_BR, valid_BR, context, run)
+        if self.branches > 1:
             slots_BR = _repeat(slots_BR, self.branches)
             valid_BR = None if valid_BR is None else _repeat(valid_BR, self.branches)
         view = None
@@ -131,9 +130,28 @@ class SequenceModel(nn.Module):
             # Alone, a slot sees all that is valid: one row of the mask serves every query.
             mask = Full() if alone and self.mask.past_is_visible else self.mask
             view = MaskView(mask, table.info(slots_BR), table.info(key_slots), key_valid)
-        return self.backbone(
-            x, table.coordinates_SA[slots_BR], view=view, cache=cache, context=context
-        )
+        coordinates = table.coordinates_SA[slots_BR if run is None else (None, run)]
+        return self.backbone(x, coordinates, view=view, cache=cache, context=context)
+
+    def _embed(
+        self,
+        canvas: Canvas,
+        slots_BR: Tensor,
+        valid_BR: Tensor | None,
+        context: Context | None,
+        run: slice | None,
+    ) -> Tensor:
+        """Embeddings [branches * B, R, D]."""
+        if run is not None and valid_BR is None:
+            # Of the very class: a subclass may embed something else.
+            embed_run = vars(type(self.inputs)).get("embed_run")
+            x: Tensor | None = None if embed_run is None else embed_run(self.inputs, canvas, run)
+            if x is not None:
+                return x if self.branches == 1 else x.repeat(self.branches, 1, 1)
+        if self.branches == 1:
+            return self.inputs(canvas, slots_BR, valid_BR, context)
+        own = _branch_contexts(context, self.branches)
+        return torch.cat([self.inputs(canvas, slots_BR, valid_BR, part) for part in own])
 
 
 def _branch_contexts(context: Context | None, branches: int) -> list[Context | None]:

@@ -72,6 +72,10 @@ class OrderTable:
         """Slots of groups first..last-1 in decoding sequence, [1, N]."""
         return self.sequence_S[None, self.starts[first] : self.starts[last]]
 
+    def run_of(self, first: int, last: int) -> slice | None:
+        """The same as a slice, where the order is that of the slots."""
+        return slice(self.starts[first], self.starts[last]) if self.contiguous else None
+
 
 @dataclass(frozen=True)
 class Step:
@@ -82,6 +86,7 @@ class Step:
         slots_BQ: its slots, int64 [B, Q]; [1, Q] when all rows work on the same group.
         valid_BQ: bool [B, Q], slots in use; None if all are.
         group: the group, a host number; None where rows work on different groups.
+        run: the slots as a slice, where they are consecutive and the same in all rows.
         total: how many steps the decode takes at most.
     """
 
@@ -90,6 +95,7 @@ class Step:
     valid_BQ: Tensor | None
     group: int | None = None
     total: int = 1
+    run: slice | None = None
 
 
 class Order(Protocol):
@@ -163,7 +169,7 @@ def steps(table: OrderTable, canvas: Canvas) -> Iterator[Step]:
             valid = None
             if not canvas.uniform_length:
                 valid = slots < canvas.limit_B[:, None]
-            yield Step(index, slots, valid, group, last - first)
+            yield Step(index, slots, valid, group, last - first, table.run_of(group, group + 1))
         return
 
     _require_contiguous(table, "prompts of different lengths")

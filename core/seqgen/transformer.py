@@ -119,8 +119,7 @@ class Transformer(nn.Module):
         rotation = self._rotation(coordinates_BRA, x_BRD.dtype)
         for index, block in enumerate(self.blocks):
             x_BRD = block(x_BRD, rotation, index, view, cache, context)
-        out: Tensor = self.norm(x_BRD)
-        return out
+        return _normed(x_BRD, self.norm)
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         weight = self.norm.weight
@@ -160,7 +159,7 @@ class Transformer(nn.Module):
 
     def _rotation(self, coordinates_BRA: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine [B or 1, 1, R, d] of the rotary angles; axes share the width."""
-        angles = coordinates_BRA[..., None].float() * self.frequencies
+        angles = coordinates_BRA[..., None] * self.frequencies  # float32, of int64 and float32
         angles = angles.flatten(-2)[:, None]
         cos, sin = angles.cos(), angles.sin()
         return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
@@ -193,19 +192,23 @@ class _Block(nn.Module):
         cache: Cache | None,
         context: Context | None,
     ) -> Tensor:
-        x_BRD = x_BRD + self.dropout(
-            self.attention(self.attention_norm(x_BRD), rotation, layer, view, cache)
-        )
+        mixed = self.attention(_normed(x_BRD, self.attention_norm), rotation, layer, view, cache)
+        x_BRD = self._plus(x_BRD, mixed)
         if self.crosses:
             if context is None:
                 raise ValueError("this transformer was built with cross-attention: give a context")
-            x_BRD = x_BRD + self.dropout(self.cross(self.cross_norm(x_BRD), layer, context))
-        gate, up = self.feed_in(self.feed_norm(x_BRD)).chunk(2, dim=-1)
-        out: Tensor = x_BRD + self.dropout(self.feed_out(F.silu(gate) * up))
-        return out
+            x_BRD = self._plus(x_BRD, self.cross(_normed(x_BRD, self.cross_norm), layer, context))
+        gate, up = self.feed_in(_normed(x_BRD, self.feed_norm)).chunk(2, dim=-1)
+        return self._plus(x_BRD, self.feed_out(F.silu(gate) * up))
+
+    def _plus(self, x_BRD: Tensor, branch_BRD: Tensor) -> Tensor:
+        return x_BRD + (self.dropout(branch_BRD) if self.training else branch_BRD)
 
 
 class _SelfAttention(nn.Module):
+    _stacked: tuple[tuple[int, int, int, int], Tensor] | None = None
+    """(addresses and versions of the norms' weights, those weights for all heads)."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
@@ -225,17 +228,43 @@ class _SelfAttention(nn.Module):
         cache: Cache | None,
     ) -> Tensor:
         c = self.config
+        H, G = c.heads, c.G
         projected: Tensor = self.qkv(x_BRD)
-        heads = projected.view(*projected.shape[:2], -1, c.d).transpose(1, 2)
-        query, key, value = torch.split(heads, [c.heads, c.G, c.G], dim=1)
+        batch, rows = projected.shape[:2]
+        heads = projected.view(batch, rows, H + 2 * G, c.d).transpose(1, 2)
+        # Queries and keys together: a small pass costs what its kernel calls cost.
+        both, value = heads[:, : H + G], heads[:, H + G :]
         if c.qk_norm:
-            query, key = self.q_norm(query), self.k_norm(key)
-        query, key = _rotate(query, rotation), _rotate(key, rotation)
+            both = F.rms_norm(both, (c.d,), None, c.norm_eps) * self._gains()
+        both = _rotate(both, rotation)
+        query, key = both[:, :H], both[:, H:]
         if cache is not None:
             key, value = cache.write(layer, key, value)
-        mixed = attend(query, key, value, view=view, backend=c.backend)
+        if view is None and H != G and not query.is_cuda:
+            # All see the same keys: heads that share them are further queries of one head.
+            mixed = attend(query.reshape(batch, G, -1, c.d), key, value, backend=c.backend)
+            mixed = mixed.reshape(batch, H, rows, c.d)
+        else:
+            mixed = attend(query, key, value, view=view, backend=c.backend)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
+
+    def _gains(self) -> Tensor:
+        """Weights of the norms of all query and key heads, [H + G, 1, d]."""
+        c = self.config
+        query_d, key_d = self.q_norm.weight, self.k_norm.weight
+        # What was made in inference mode has no version to compare.
+        unversioned = query_d.is_inference() or key_d.is_inference()
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or unversioned:
+            return torch.cat([query_d.expand(c.heads, -1), key_d.expand(c.G, -1)])[:, None]
+        source = (query_d.data_ptr(), query_d._version, key_d.data_ptr(), key_d._version)
+        if self._stacked is None or self._stacked[0] != source:
+            stacked = torch.cat([query_d.expand(c.heads, -1), key_d.expand(c.G, -1)])[:, None]
+            self._stacked = source, stacked
+        return self._stacked[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stacked": None}
 
 
 class _CrossAttention(nn.Module):
@@ -278,6 +307,10 @@ def rotary_frequencies(config: TransformerConfig) -> Tensor:
     half = config.d // 2 // config.axes
     exponent = torch.arange(half, dtype=torch.float32) / half
     return (config.rope_theta**-exponent).expand(config.axes, half).clone()
+
+
+def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    return F.rms_norm(x, norm.normalized_shape, norm.weight, norm.eps)
 
 
 def _rotate(x_BHRd: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

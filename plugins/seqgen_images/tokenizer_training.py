@@ -108,9 +108,13 @@ class TokenizerRun:
 
 
 def save_tokenizer(tokenizer: nn.Module, path: Path, notes: Mapping[str, Any]) -> Path:
-    """Write one safetensors file, in single precision (codes are compared by distance)."""
+    """Write one safetensors file, in half precision, with everything `load_tokenizer` needs."""
     config = {"kind": KIND, "tokenizer": tokenizer_config(tokenizer), "training": dict(notes)}
-    return checkpoints.save(path, tokenizer.state_dict(), config)
+    state = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in tokenizer.state_dict().items()
+    }
+    return checkpoints.save(path, state, config)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -127,7 +131,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
             fix="train one: seqgen train --plugin images --preset tokenizer",
         )
     tokenizer = build_tokenizer(config["tokenizer"])
-    checkpoints.load_strict(tokenizer, state, source=path)
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    checkpoints.load_strict(tokenizer, tensors, source=path)
     return tokenizer.eval()
 
 
