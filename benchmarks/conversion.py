@@ -2,7 +2,7 @@
 
     python benchmarks/conversion.py [--text AR BLOCK...] [--images MODEL] [--json FILE]
 
-Without arguments the shipped character model and its conversion are measured. `--text` takes
+Without arguments the shipped models are measured: characters, and avatars. `--text` takes
 folders that `seqgen train --plugin text` wrote, the autoregressive one first; `--images` a card or
 folder with a raster model and its conversion, measured with `seqgen eval`.
 
@@ -47,9 +47,11 @@ Row = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--text", nargs="+", type=Path, metavar="FOLDER", help="AR, then blocks")
-    parser.add_argument("--images", metavar="MODEL", help="card or folder of raster and block")
+    parser.add_argument(
+        "--images", default="avatars", metavar="MODEL", help="card or folder; empty: none"
+    )
     parser.add_argument("--tales", type=int, default=500, help="tales a figure")
-    parser.add_argument("--pictures", type=int, default=256, help="images a figure")
+    parser.add_argument("--pictures", type=int, default=512, help="images a figure")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path, help="picture to draw (needs --json or a run)")
     given = parser.parse_args()
@@ -139,13 +141,14 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     from seqgen.plots import COLOURS, SHAPES
 
     panels = [
-        ("text: tales finished rightly", "text", "finished", "finished_per_pass"),
-        ("text: sampled tales that are true", "text", "true", "true_per_pass"),
+        ("text: tales finished rightly", "share", "text", "finished", "finished_per_pass"),
+        ("text: sampled tales that are true", "share", "text", "true", "true_per_pass"),
     ]
     if any(row["case"] == "images" for row in rows):
-        panels.append(("images: attributes as asked for", "images", "accuracy", "per_pass"))
+        title = "images: distance from real ones, lower is better"
+        panels.append((title, "Frechet distance", "images", "frechet", "per_pass"))
     figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
-    for axes, (title, case, quality, speed) in zip(
+    for axes, (title, label_y, case, quality, speed) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
         chosen = [row for row in rows if row["case"] == case]
@@ -168,7 +171,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 )  # fmt: skip
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("tokens a forward pass (points: confidence threshold)")
-        axes.set_ylabel("share")
+        axes.set_ylabel(label_y)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.legend(frameon=False, fontsize=8)

@@ -258,9 +258,7 @@ def _write(target: Tensor, slots_BQ: Tensor, values: Tensor, keep_BQ: Tensor) ->
     target.scatter_(1, index, torch.where(keep, values.to(target.dtype), target.gather(1, index)))
 
 
-def _write_run(
-    target: Tensor, values: Tensor, keep_BQ: Tensor, *, every: bool
-) -> None:
+def _write_run(target: Tensor, values: Tensor, keep_BQ: Tensor, *, every: bool) -> None:
     """Write the kept values [B, Q, ...] to a view of consecutive slots."""
     if not every:
         keep = keep_BQ.view(*keep_BQ.shape, *[1] * (target.dim() - 2))

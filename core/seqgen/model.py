@@ -5,6 +5,7 @@ Shapes: B rows, R slots fed in a pass, Q open slots, D width, A coordinate axes,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -143,15 +144,24 @@ class SequenceModel(nn.Module):
     ) -> Tensor:
         """Embeddings [branches * B, R, D]."""
         if run is not None and valid_BR is None:
-            # Of the very class: a subclass may embed something else.
-            embed_run = vars(type(self.inputs)).get("embed_run")
-            x: Tensor | None = None if embed_run is None else embed_run(self.inputs, canvas, run)
+            embed_run = _embed_run(self.inputs)
+            x = None if embed_run is None else embed_run(canvas, run)
             if x is not None:
                 return x if self.branches == 1 else x.repeat(self.branches, 1, 1)
         if self.branches == 1:
             return self.inputs(canvas, slots_BR, valid_BR, context)
         own = _branch_contexts(context, self.branches)
         return torch.cat([self.inputs(canvas, slots_BR, valid_BR, part) for part in own])
+
+
+def _embed_run(inputs: Inputs) -> Callable[[Canvas, slice], Tensor | None] | None:
+    """The inputs' method for consecutive slots, where nothing asks for the general one."""
+    if "embed_run" not in vars(type(inputs)):  # inherited: the subclass may embed something else
+        return None
+    if isinstance(inputs, nn.Module) and (inputs._forward_pre_hooks or inputs._forward_hooks):
+        return None
+    method: Callable[[Canvas, slice], Tensor | None] = inputs.embed_run  # type: ignore[attr-defined]
+    return method
 
 
 def _branch_contexts(context: Context | None, branches: int) -> list[Context | None]:

@@ -130,23 +130,27 @@ def fit_origin(origin: Origin, config: ArnetConfig, *, direct: bool, seed: int) 
         InputError: it is too short, or its last values are missing; names series and time.
     """
     y, horizon = origin.history.y, origin.horizon
-    parts = _known_parts(origin)
-    longest = max(len(values) for values, _ in parts)
     reach = horizon if direct else 1
+    columns = _columns(origin, reach)
+    parts = _known_parts(origin, columns)
+    longest = max(len(values) for values, _ in parts)
     lags = config.lags or auto_lags(origin.history.season, longest - reach)
-    columns = tuple(origin.regressors)
-    ahead = set(origin.history.future)
+    ahead = origin.history.future
+    regressor_lags = {
+        name: config.regressor_lags + (reach if name in ahead else 0) for name in columns
+    }
     model = ARNet(
         lags=lags,
         horizon=reach,
-        regressor_lags=dict.fromkeys(columns, config.regressor_lags),
+        regressor_lags=regressor_lags,
         solver=config.solver,
         penalty=config.penalty,
         strength=config.strength,
         hidden=config.hidden,
         window_mean=config.window_mean,
     )
-    needed = max(lags, config.regressor_lags if columns else 0) + reach + 1
+    tail = max(lags, *regressor_lags.values(), 0)
+    needed = tail + reach + 1
     kept = [part for part in parts if len(part[0]) >= needed]
     if not kept:
         raise InputError(
@@ -155,29 +159,41 @@ def fit_origin(origin: Origin, config: ArnetConfig, *, direct: bool, seed: int) 
             fix=f"--set lags={max(1, (longest - reach) // 4)}, a shorter horizon, or the "
             "neural model (without --model)",
         )
-    _check_tail(y, lags, origin)
+    _check_tail(y, tail, origin)
     fitted = model.fit_many([v for v, _ in kept], [x for _, x in kept])
-    made = _forecast(fitted, origin, ahead, config, seed)
+    made = _forecast(fitted, origin, columns, config, seed)
     if not _explodes(made, y):
         return made
     stable = replace(model, solver="levinson", penalty="none", regressor_lags={}, horizon=1,
                      hidden=(), window_mean=False)  # fmt: skip
     longest_part = max((v for v, _ in kept), key=len)
-    again = _forecast(stable.fit(longest_part), origin, set(), config, seed)
+    again = _forecast(stable.fit(longest_part), origin, {}, config, seed)
     return replace(
         again, warnings=(*again.warnings, "the fit exploded: refitted by Yule-Walker (stationary)")
     )
 
 
-def _known_parts(origin: Origin) -> list[tuple[Floats, dict[str, Floats]]]:
+def _columns(origin: Origin, reach: int) -> dict[str, Floats]:
+    """Exogenous columns as lagged regressors of a model that predicts `reach` steps at once.
+
+    A future column is known beforehand: it is moved up by as many steps, so that its first lag is
+    its value at the last time that is predicted.
+    """
+    history = origin.history
+    return {**history.past, **{name: x[reach:] for name, x in history.future.items()}}
+
+
+def _known_parts(
+    origin: Origin, columns: Mapping[str, Floats]
+) -> list[tuple[Floats, dict[str, Floats]]]:
     """The stretches of a history without missing values, with their regressors."""
     y = origin.history.y
-    columns = {name: x[: len(y)] for name, x in origin.regressors.items()}
+    columns = {name: x[: len(y)] for name, x in columns.items()}
     known = np.isfinite(y)
     for x in columns.values():
         known &= np.isfinite(x)
     if known.all():
-        return [(y, columns)]
+        return [(y, dict(columns))]
     edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
     spans = edges.reshape(-1, 2).tolist()
     if not spans:
@@ -201,13 +217,17 @@ def _time(origin: Origin, place: int) -> str:
 
 
 def _forecast(
-    fitted: FittedAR, origin: Origin, ahead: set[str], config: ArnetConfig, seed: int
+    fitted: FittedAR,
+    origin: Origin,
+    columns: Mapping[str, Floats],
+    config: ArnetConfig,
+    seed: int,
 ) -> Fit:
     horizon = origin.horizon
     # The lags alone: values may be missing further back.
     tail = max(fitted.lags, *fitted.regressor_lags.values(), 0)
     history = origin.history.y[-tail:]
-    regressors = _continued(origin, fitted.regressor_lags, ahead, tail)
+    regressors = _continued(origin, fitted.regressor_lags, columns, tail)
     mean_H = fitted.forecast(history, horizon, regressors=regressors)
     if not fitted.linear:
         paths = fitted.simulate(
@@ -224,7 +244,8 @@ def _forecast(
         psi_H = impulse_response(fitted.coefficients[0], horizon)
         sd_H = np.asarray(float(fitted.sigma[0]) * np.sqrt(np.cumsum(np.square(psi_H))))
     warnings = [warning.message for warning in fitted.warnings]
-    if held := sorted(set(fitted.regressor_lags) - ahead) if fitted.horizon < horizon else []:
+    past = set(fitted.regressor_lags) - set(origin.history.future)
+    if held := sorted(past) if fitted.horizon < horizon else []:
         warnings.append(
             f"{', '.join(held)} taken to stay as they were last: past columns end where the "
             "forecast begins (--decoder nar needs no later values)"
@@ -233,7 +254,7 @@ def _forecast(
 
 
 def _continued(
-    origin: Origin, wanted: Mapping[str, int], ahead: set[str], tail: int
+    origin: Origin, wanted: Mapping[str, int], columns: Mapping[str, Floats], tail: int
 ) -> dict[str, Floats] | None:
     """Regressors over the last `tail` values of the history and the horizon; a past column keeps
     its last value beyond the origin."""
@@ -241,8 +262,8 @@ def _continued(
         return None
     found = {}
     for name in wanted:
-        x = origin.regressors[name]
-        if name not in ahead:
+        x = columns[name]
+        if name not in origin.history.future:
             x = np.concatenate([x, np.full(origin.horizon, x[-1])])
         found[name] = x[len(origin.history.y) - tail :]
     return found

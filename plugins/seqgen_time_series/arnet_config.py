@@ -15,7 +15,8 @@ class ArnetConfig:
 
     Attributes:
         lags: P; 0: two seasons and a little (`arnet.auto_lags`).
-        regressor_lags: of every past or future column.
+        regressor_lags: of every past or future column; of a future one the values at the times that
+            are predicted come on top.
         solver, penalty, strength, hidden: as of `linear.model.ARNet`.
         window_mean: subtract each window's mean, so that the level does not matter.
         paths: simulated paths, with hidden layers.

@@ -135,7 +135,10 @@ class Frequency:
             return np.asarray(moved.astype(np.int64) * DAY + rest)
         month = _month_of(np.array([first]))[0]
         if self.kind == Kind.MONTHS:
-            return np.asarray(_start_of(month + moves) + (first - _start_of(month)))
+            start, into = _start_of(month + moves), first - int(_start_of(month))
+            # The 30th of February is its last day, at the same hour.
+            last = _start_of(month + moves + 1) - start - DAY + into % DAY
+            return np.asarray(start + np.minimum(into, last))
         return np.asarray(_start_of(month + moves + 1) - (_start_of(month + 1) - first))
 
 

@@ -67,7 +67,11 @@ class ForecastOptions:
     block_steps: int = option(2, help="passes a block of block-diffusion", range=(1, None))
 
     lags: int = option(0, help="arnet: lags; 0: two seasons and a little", range=(0, None))
-    regressor_lags: int = option(1, help="arnet: lags of every exogenous column", range=(1, None))
+    regressor_lags: int = option(
+        1,
+        help="arnet: lags of every exogenous column, besides a future one's present",
+        range=(1, None),
+    )
     solver: Solver = option("exact", help="arnet: how it is fitted")
     penalty: PenaltyName = option("ridge", help="arnet: penalty of the weights")
     strength: float | None = option(None, help="arnet: the penalty's lambda; none: chosen")

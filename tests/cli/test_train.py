@@ -96,7 +96,8 @@ def test_a_conversion_starts_from_a_model_and_has_its_own_settings(
     assert settings["convert"] == "block-diffusion"
     assert settings["from"] == "first/weights.txt"
     assert settings["fit"]["lr"] == 0.00001
-    other = seqgen(*convert, "--from", "second/weights.txt", "-o", "second", "--seed", "5", "--resume")
+    again = ("-o", "second", "--seed", "5", "--resume")
+    other = seqgen(*convert, "--from", "second/weights.txt", *again)
     assert other.code == 2
     assert "from was" in other.err
     options = seqgen("train", "--plugin", "toy", "--help").out

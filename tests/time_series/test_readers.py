@@ -130,6 +130,16 @@ def test_a_month_keeps_its_day() -> None:
     ]
 
 
+def test_a_day_that_a_month_lacks_is_its_last_one() -> None:
+    times = pd.to_datetime([f"2023-{month:02}-30 12:00" for month in range(3, 13)])
+    series = one(series_of(pd.DataFrame({"ds": times, "y": 1.0})))
+    assert time_texts(next_times(series.ds, series.frequency, 3)) == [
+        "2024-01-30T12:00:00",
+        "2024-02-29T12:00:00",
+        "2024-03-30T12:00:00",
+    ]
+
+
 def test_old_aliases_are_known_and_wrong_ones_are_not() -> None:
     assert Frequency.parse("H") == Frequency.parse("h") == Frequency.parse("60min")
     assert Frequency.parse("M") == Frequency.parse("ME")

@@ -297,6 +297,18 @@ def test_future_columns_are_used_and_past_columns_are_noted(tmp_path: Path) -> N
     assert direct.warnings == ()
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_future_column_tells_of_its_own_time(direct: bool) -> None:
+    """A promotion raises the sales of its day, not those of the next one."""
+    rng = np.random.default_rng(0)
+    promotion = (rng.random(314) < 0.3).astype(float)
+    y = 50.0 + 20.0 * promotion + rng.normal(size=314)
+    whole = series(y[:300], future={"promotion": promotion})
+    found = fit_origin(Origin(whole, 14), ArnetConfig(lags=5), direct=direct, seed=0)
+    np.testing.assert_allclose(found.mean_H, 50.0 + 20.0 * promotion[300:], atol=2.0)
+    assert found.sd_H.max() < 2.0
+
+
 def test_a_fit_that_explodes_is_replaced() -> None:
     y = 1.6 ** np.arange(30.0) * (-1.0) ** np.arange(30)
     found = fit_origin(
