@@ -75,8 +75,9 @@ class Sequential:
     def __call__(
         self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
+        count = _due(size_B, self.steps, request)
         rank = open_BQ.cumsum(dim=1) - 1
-        return open_BQ & (rank < quota(size_B, self.steps, request.draw)[:, None])
+        return open_BQ & (rank < (count if isinstance(count, int) else count[:, None]))
 
     def passes(self, size: int, opened: int) -> tuple[int, int]:
         return _quota_passes(size, opened, self.steps)
@@ -95,8 +96,8 @@ class ConfidenceQuota:
     def __call__(
         self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
-        count_B = quota(size_B, self.steps, request.draw)
-        return _best(proposal.confidence_BQ, open_BQ, count_B, self.ties)
+        count = _due(size_B, self.steps, request)
+        return _best(proposal.confidence_BQ, open_BQ, count, self.ties)
 
     def passes(self, size: int, opened: int) -> tuple[int, int]:
         return _quota_passes(size, opened, self.steps)
@@ -183,9 +184,13 @@ class Threshold:
         self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
         sure_BQ = open_BQ & (proposal.confidence_BQ > self.threshold)
-        count_B = quota(size_B, self.steps, request.draw)
-        best_BQ = _best(proposal.confidence_BQ, open_BQ, count_B, self.ties)
-        return torch.where((sure_BQ.sum(dim=1) >= count_B)[:, None], sure_BQ, best_BQ)
+        count = _due(size_B, self.steps, request)
+        enough_B = sure_BQ.sum(dim=1) >= count
+        # On a CPU asking costs less than ranking.
+        if enough_B.device.type == "cpu" and bool(enough_B.all()):
+            return sure_BQ
+        best_BQ = _best(proposal.confidence_BQ, open_BQ, count, self.ties)
+        return torch.where(enough_B[:, None], sure_BQ, best_BQ)
 
     def passes(self, size: int, opened: int) -> tuple[int, int]:
         return 1, _quota_passes(size, opened, self.steps)[1]
@@ -209,7 +214,7 @@ class EntropyBound:
             raise ValueError("EntropyBound needs a head with logits")
         log_p = proposal.logits_BQV.log_softmax(dim=-1)
         entropy_BQ = -(log_p.exp() * log_p.clamp(min=-1e4)).sum(dim=-1)
-        rank_BQ = _rank(-entropy_BQ, open_BQ)
+        rank_BQ = _rank(torch.where(open_BQ, -entropy_BQ, -torch.inf))
         ordered = torch.where(open_BQ, entropy_BQ, torch.inf).sort(dim=1, stable=True).values
         total = ordered.cumsum(dim=1)
         # searchsorted(total, bound) on the left: entries strictly below the bound are accepted.
@@ -226,6 +231,14 @@ def quota(size_B: Tensor, steps: int, refinement: int) -> Tensor:
     return size_B // steps + (refinement < size_B % steps).long()
 
 
+def _due(size_B: Tensor, steps: int, request: Request) -> Tensor | int:
+    """The quota of a pass: a host number where that is known."""
+    if request.size is None:
+        return quota(size_B, steps, request.draw)
+    share, more = divmod(request.size, steps)
+    return share + (request.draw < more)
+
+
 def _quota_passes(size: int, opened: int, steps: int) -> tuple[int, int]:
     """Passes until the quotas of a group reach the number of its open slots."""
     share, more = divmod(size, steps)
@@ -236,20 +249,29 @@ def _quota_passes(size: int, opened: int, steps: int) -> tuple[int, int]:
     return count, count
 
 
-def _best(score_BQ: Tensor, open_BQ: Tensor, count_B: Tensor, ties: Ties) -> Tensor:
-    """The `count_B` open slots of highest score, or all open ones if there are fewer."""
+def _best(score_BQ: Tensor, open_BQ: Tensor, count: Tensor | int, ties: Ties) -> Tensor:
+    """The `count` ([B], or the same in all rows) open slots of highest score, or all there are."""
+    masked = torch.where(open_BQ, score_BQ, -torch.inf)
+    width = masked.shape[1]
+    if isinstance(count, int):
+        if ties == "topk":
+            best = masked.topk(min(count, width), dim=1).indices
+            return open_BQ & torch.zeros_like(open_BQ).scatter_(1, best, True)
+        if count == 1:  # of equal ones argmax takes the first
+            best = masked.argmax(dim=1, keepdim=True)
+            return open_BQ & torch.zeros_like(open_BQ).scatter_(1, best, True)
+        return open_BQ & (_rank(masked) < count)
     if ties == "earliest":
-        return open_BQ & (_rank(score_BQ, open_BQ) < count_B[:, None])
+        return open_BQ & (_rank(masked) < count[:, None])
     # topk is not a prefix of a larger topk where scores tie, so k is what the fullest row needs.
-    most = min(int(count_B.max()), score_BQ.shape[1])
-    best = torch.where(open_BQ, score_BQ, -torch.inf).topk(most, dim=1).indices
-    wanted = torch.arange(most, device=best.device) < count_B[:, None]
+    most = min(int(count.max()), width)
+    best = masked.topk(most, dim=1).indices
+    wanted = torch.arange(most, device=best.device) < count[:, None]
     return open_BQ & torch.zeros_like(open_BQ).scatter(1, best, wanted)
 
 
-def _rank(score_BQ: Tensor, open_BQ: Tensor) -> Tensor:
-    """Rank of each slot by falling score among the open ones; ties go to the earlier slot."""
-    masked = torch.where(open_BQ, score_BQ, -torch.inf)
-    order = masked.argsort(dim=1, descending=True, stable=True)
+def _rank(masked_BQ: Tensor) -> Tensor:
+    """Rank of each slot by falling score; of equal ones the earlier slot goes first."""
+    order = masked_BQ.argsort(dim=1, descending=True, stable=True)
     ranks = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, ranks)

@@ -93,6 +93,7 @@ def decode(
             open_BQ = canvas.open_at(step.slots_BQ, step.valid_BQ, run)
             size_B = open_BQ.sum(dim=1) if recipe.quota_over == "open" else _sizes(step, canvas)
         fewest, most = _passes(step, canvas, table, recipe)
+        size = open_BQ.shape[1] if fresh else None
         for refinement in range(most):
             hidden_BQD = feed.forward(step)
             request = Request(
@@ -102,6 +103,7 @@ def decode(
                 refinement,
                 step.index * most + refinement,
                 step.total * most,
+                size,
             )
             proposal = model.head.propose(hidden_BQD, request)
             keep_BQ = recipe.commit(proposal, open_BQ, size_B, request)

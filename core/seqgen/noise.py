@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
+_ALL = (1 << 64) - 1
 
 
 def uniform(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int | None = None) -> Tensor:
@@ -29,6 +32,8 @@ def uniform(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int | None = No
         draw: which number of this slot (the refinement, say); another draw is independent.
         count: how many numbers a slot; None for one, without a last axis.
     """
+    if seeds_B.device.type == "cpu":
+        return _uniform_on_cpu(seeds_B, slots_BQ, draw, count)
     state = _mix(seeds_B[:, None] + _GAMMA * (slots_BQ + 1))
     state = _mix(state + _wrap(_GAMMA * (draw + 1)))
     if count is not None:
@@ -45,6 +50,24 @@ def normal(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int) -> Tensor:
     radius = torch.sqrt(-2.0 * torch.log(u[..., :pairs]))
     angle = (2.0 * math.pi) * u[..., pairs:]
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)[..., :count]
+
+
+def _uniform_on_cpu(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int | None) -> Tensor:
+    """The same numbers, whose many small steps cost numpy half the time."""
+    seeds, slots = seeds_B.numpy().view(np.uint64), slots_BQ.numpy().view(np.uint64)
+    gamma = np.uint64(_GAMMA & _ALL)
+    state = _mix_unsigned(seeds[:, None] + gamma * (slots + np.uint64(1)))
+    state = _mix_unsigned(state + np.uint64(_GAMMA * (draw + 1) & _ALL))
+    if count is not None:
+        state = _mix_unsigned(state[..., None] + gamma * np.arange(1, count + 1, dtype=np.uint64))
+    bits = ((state >> np.uint64(40)) | np.uint64(1)).astype(np.float32)
+    return torch.from_numpy(bits * np.float32(2.0**-24))
+
+
+def _mix_unsigned(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MIX_1 & _ALL)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MIX_2 & _ALL)
+    return x ^ (x >> np.uint64(31))
 
 
 def _wrap(number: int) -> int:

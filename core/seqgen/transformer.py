@@ -19,6 +19,7 @@ from seqgen.attention import Backend, MaskView, attend, fused_attention
 from seqgen.cache import Cache
 from seqgen.linear import Linear
 from seqgen.model import Context
+from seqgen.norms import RMSNorm, rms_norm
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class Transformer(nn.Module):
             raise ValueError(f"head width {config.d} does not divide into {config.axes} axes")
         self.config = config
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.norm = RMSNorm(config.width, eps=config.norm_eps)
         self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
         self._compiled: Callable[..., Tensor] | None = None
+        self._both_signs: tuple[Tensor, Tensor] | None = None
         # Residual branches start small, so that depth does not raise the variance (GPT-2).
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
@@ -119,7 +121,8 @@ class Transformer(nn.Module):
         rotation = self._rotation(coordinates_BRA, x_BRD.dtype)
         for index, block in enumerate(self.blocks):
             x_BRD = block(x_BRD, rotation, index, view, cache, context)
-        return _normed(x_BRD, self.norm)
+        out: Tensor = self.norm(x_BRD)
+        return out
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         weight = self.norm.weight
@@ -159,21 +162,24 @@ class Transformer(nn.Module):
 
     def _rotation(self, coordinates_BRA: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine [B or 1, 1, R, d] of the rotary angles; axes share the width."""
-        angles = coordinates_BRA[..., None] * self.frequencies  # float32, of int64 and float32
-        angles = angles.flatten(-2)[:, None]
-        cos, sin = angles.cos(), angles.sin()
-        return torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
+        frequencies = self.frequencies
+        if self._both_signs is None or self._both_signs[0] is not frequencies:
+            self._both_signs = frequencies, torch.stack([-frequencies, frequencies])
+        # float32, of int64 and float32; cos(-a) = cos(a), and sin(-a) = -sin(a) is wanted.
+        angles = coordinates_BRA[..., None, :, None] * self._both_signs[1]
+        angles = angles.flatten(-3)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 class _Block(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.attention_norm = RMSNorm(config.width, eps=config.norm_eps)
         self.attention = _SelfAttention(config)
         if config.context_width:
-            self.cross_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+            self.cross_norm = RMSNorm(config.width, eps=config.norm_eps)
             self.cross = _CrossAttention(config)
-        self.feed_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.feed_norm = RMSNorm(config.width, eps=config.norm_eps)
         self.feed_in = Linear(config.width, 2 * config.feed_forward, bias=False)
         self.feed_out = Linear(config.feed_forward, config.width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
@@ -192,13 +198,13 @@ class _Block(nn.Module):
         cache: Cache | None,
         context: Context | None,
     ) -> Tensor:
-        mixed = self.attention(_normed(x_BRD, self.attention_norm), rotation, layer, view, cache)
+        mixed = self.attention(self.attention_norm(x_BRD), rotation, layer, view, cache)
         x_BRD = self._plus(x_BRD, mixed)
         if self.crosses:
             if context is None:
                 raise ValueError("this transformer was built with cross-attention: give a context")
-            x_BRD = self._plus(x_BRD, self.cross(_normed(x_BRD, self.cross_norm), layer, context))
-        gate, up = self.feed_in(_normed(x_BRD, self.feed_norm)).chunk(2, dim=-1)
+            x_BRD = self._plus(x_BRD, self.cross(self.cross_norm(x_BRD), layer, context))
+        gate, up = self.feed_in(self.feed_norm(x_BRD)).chunk(2, dim=-1)
         return self._plus(x_BRD, self.feed_out(F.silu(gate) * up))
 
     def _plus(self, x_BRD: Tensor, branch_BRD: Tensor) -> Tensor:
@@ -206,8 +212,8 @@ class _Block(nn.Module):
 
 
 class _SelfAttention(nn.Module):
-    _stacked: tuple[tuple[int, int, int, int], Tensor] | None = None
-    """(addresses and versions of the norms' weights, those weights for all heads)."""
+    _stacked: tuple[Tensor, Tensor, tuple[int, int], Tensor] | None = None
+    """(the norms' weights, their versions, those weights for all heads)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -216,8 +222,8 @@ class _SelfAttention(nn.Module):
         self.qkv = Linear(config.width, heads * config.d, bias=False)
         self.out = Linear(config.heads * config.d, config.width, bias=False)
         if config.qk_norm:
-            self.q_norm = nn.RMSNorm(config.d, eps=config.norm_eps)
-            self.k_norm = nn.RMSNorm(config.d, eps=config.norm_eps)
+            self.q_norm = RMSNorm(config.d, eps=config.norm_eps)
+            self.k_norm = RMSNorm(config.d, eps=config.norm_eps)
 
     def forward(
         self,
@@ -235,7 +241,7 @@ class _SelfAttention(nn.Module):
         # Queries and keys together: a small pass costs what its kernel calls cost.
         both, value = heads[:, : H + G], heads[:, H + G :]
         if c.qk_norm:
-            both = F.rms_norm(both, (c.d,), None, c.norm_eps) * self._gains()
+            both = rms_norm(both, self._gains(), c.norm_eps)
         both = _rotate(both, rotation)
         query, key = both[:, :H], both[:, H:]
         if cache is not None:
@@ -257,11 +263,12 @@ class _SelfAttention(nn.Module):
         unversioned = query_d.is_inference() or key_d.is_inference()
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or unversioned:
             return torch.cat([query_d.expand(c.heads, -1), key_d.expand(c.G, -1)])[:, None]
-        source = (query_d.data_ptr(), query_d._version, key_d.data_ptr(), key_d._version)
-        if self._stacked is None or self._stacked[0] != source:
+        versions = (query_d._version, key_d._version)
+        held = self._stacked
+        if held is None or not (held[0] is query_d and held[1] is key_d and held[2] == versions):
             stacked = torch.cat([query_d.expand(c.heads, -1), key_d.expand(c.G, -1)])[:, None]
-            self._stacked = source, stacked
-        return self._stacked[1]
+            held = self._stacked = query_d, key_d, versions, stacked
+        return held[3]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_stacked": None}
@@ -307,10 +314,6 @@ def rotary_frequencies(config: TransformerConfig) -> Tensor:
     half = config.d // 2 // config.axes
     exponent = torch.arange(half, dtype=torch.float32) / half
     return (config.rope_theta**-exponent).expand(config.axes, half).clone()
-
-
-def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    return F.rms_norm(x, norm.normalized_shape, norm.weight, norm.eps)
 
 
 def _rotate(x_BHRd: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

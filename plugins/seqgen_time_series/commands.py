@@ -76,7 +76,7 @@ def _fits(
 
 def _explained(found: Fit) -> dict[str, object]:
     fitted = found.fitted
-    errors = fitted.standard_errors
+    errors, own = fitted.standard_errors, fitted.regressor_standard_errors
     return {
         "lags": fitted.lags,
         "rows": fitted.rows,
@@ -86,6 +86,15 @@ def _explained(found: Fit) -> dict[str, object]:
         "intercept": fitted.intercept.tolist(),
         "coefficients": fitted.coefficients.tolist(),
         "standard_errors": None if errors is None else _plain(errors.tolist()),
+        # The nearest first: of a past column the one before the forecast, of a future column the
+        # one at the last time that is predicted at once.
+        "regressors": {
+            name: {
+                "coefficients": values.tolist(),
+                "standard_errors": _plain(own[name].tolist()) if name in own else None,
+            }
+            for name, values in fitted.regressor_coefficients.items()
+        },
         "notes": list(found.warnings),
     }
 

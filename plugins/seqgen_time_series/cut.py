@@ -124,6 +124,8 @@ def _series(
     part: _Part, time_T: Ints, numbers: Mapping[str, Floats], config: TableConfig, source: str
 ) -> Series:
     rows, y = part.rows, numbers[Y]
+    if not part.frequency.step and not rows.steps:
+        raise problems.one_time(part.name, part.text(int(time_T[-1])))
     alias = part.frequency.alias(int(time_T[0])) if part.frequency.step else ""
     season = config.season
     if not season:
@@ -137,9 +139,10 @@ def _series(
         ahead = rows.numbers[column][part.end : part.stop]
         place = part.grids.place_N[part.end - 1 : part.stop]
         known = int(np.argmin(np.append(np.isfinite(ahead) & (np.diff(place) == 1), False)))
-        if known < config.horizon:
+        needed = max(config.horizon, 1)
+        if known < needed:
             raise problems.missing_future(
-                rows, part.code, part.end - 1, known, config.horizon, column, part.frequency
+                rows, part.code, part.end - 1, known, needed, column, part.frequency
             )
         future[column] = _fixed(np.concatenate([numbers[column], ahead[:known]]))
     return Series(

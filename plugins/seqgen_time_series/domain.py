@@ -42,6 +42,10 @@ from seqgen_time_series.windows import WindowBatch, window_of
 
 _LOG = logging.getLogger("seqgen")
 
+_FLAT = (
+    "the history is constant, which tells nothing of errors: intervals have no width of their own"
+)
+
 
 class TimeSeriesDomain:
     """Forecasting."""
@@ -51,7 +55,7 @@ class TimeSeriesDomain:
     def __init__(self) -> None:
         self._longest: int | None = None
         """Steps that the model in use can forecast; None: any number."""
-        self._cases: dict[str, list[Case]] = {}
+        self._cases: dict[tuple[str, str], list[Case]] = {}
         """The latest backtest of every series; rows hold its figures only."""
         self._told: set[str] = set()
         """Exogenous columns that the model in use passes over, as far as the user was told."""
@@ -146,14 +150,16 @@ class TimeSeriesDomain:
                 for piece, fit in zip(pieces, context.fits, strict=True)
             ]
         assert isinstance(context, WindowContext)
+        assert context.windows is not None
+        flat = (context.windows.scale_B == 0.0).tolist()
         quantiles = quantiles_of(generated, context, options.levels).cpu().numpy()
         return [
             {
                 "number": piece.number,
                 "quantiles": own_HK[: piece.horizon].tolist(),
-                "notes": _unused(piece),
+                "notes": [*_unused(piece), *([_FLAT] if constant else [])],
             }
-            for piece, own_HK in zip(pieces, quantiles, strict=True)
+            for piece, own_HK, constant in zip(pieces, quantiles, flat, strict=True)
         ]
 
     def join(self, item: Series, parts: Sequence[Fields], options: ForecastOptions) -> Fields:
@@ -165,7 +171,7 @@ class TimeSeriesDomain:
             if part["quantiles"]
         ]
         cases = backtest_cases(answers, rolling, options)
-        self._cases[item.id] = cases
+        self._cases[item.source, item.unique_id] = cases
         return row_of(answers, cases, options)
 
     def describe(self, item: Series) -> Fields:
@@ -199,7 +205,8 @@ class TimeSeriesDomain:
         from seqgen_time_series.plots import metrics_chart
 
         return metrics_chart(
-            [case for item in items for case in self._cases.get(item.id, ())], format=format
+            [case for item in items for case in self._cases.get((item.source, item.unique_id), ())],
+            format=format,
         )
 
     def training(self) -> TrainingTask:

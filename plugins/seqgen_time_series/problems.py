@@ -125,11 +125,15 @@ def bad_numbers(rows: Rows, history_N: Bools, past: frozenset[str]) -> list[dict
     for column, values in rows.numbers.items():
         counts_N = history_N if column in past or column == Y else np.ones_like(history_N)
         if column in rows.text:
-            comma = any(
-                "," in rows.cell(column, row)
+            shown = [
+                rows.cell(column, row)
                 for row in first_rows(rows.text[column], rows.code_N).values()
-            )
-            fix = "--set decimal=, reads decimal commas" if comma else "put a number there"
+            ]
+            fix = "put a number there"
+            if any("," in cell and "." in cell for cell in shown):
+                fix = "write numbers without separators of thousands: 1234.5, not 1,234.5"
+            elif any("," in cell for cell in shown):
+                fix = "--set decimal=, reads decimal commas"
             found.append(cells(rows, column, rows.text[column] & counts_N, "the text", fix))
         found.append(
             cells(rows, column, np.isinf(values) & counts_N, "an infinite value",
@@ -151,10 +155,18 @@ def missing_future(
     return InputError(
         f"series {rows.names[code]!r} lacks the future column {column!r} from "
         f"{time_text(at, steps=rows.steps)} on",
-        why=f"{needed} steps behind the last value {_time(rows, last)} are forecast, and it is "
-        f"known for {known} of them",
+        why=f"the forecast goes on from the last value, {_time(rows, last)}, for {needed} or more "
+        f"steps, and it is known for {known} of them",
         fix="add rows with the time and the future columns below the last value (with an empty "
         "value), or give them in a table of their own: --set future_table=FILE",
+    )
+
+
+def one_time(name: str, time: str) -> InputError:
+    """A series with one date, which has no distance from another."""
+    return InputError(
+        f"series {name!r} has one time only, {time}: its frequency cannot be told",
+        fix="state it: --set frequency=MS (or D, h, ...), or give more values",
     )
 
 

@@ -23,6 +23,7 @@ _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])", re.IGNORECASE)
 
 
+_CLOCK = re.compile(r"\d:\d\d")
 _ZONE = re.compile(r":\d\d.*(?:Z|[+-]\d\d:?\d\d)$")
 _ZONED = "%s: times with a zone are taken, and shown, in UTC"
 _LOG = logging.getLogger("seqgen")
@@ -147,7 +148,15 @@ def _from_texts(column: pd.Series, name: str, time_format: str) -> tuple[Ints, B
 
     codes, texts = pd.factorize(column)
     texts = pd.Series(texts).astype(str).str.strip()
-    if texts.str.contains(_ZONE).any():
+    zoned = texts.str.contains(_ZONE)
+    if zoned.any():
+        if not zoned.all() and texts[~zoned].str.contains(_CLOCK).any():
+            raise InputError(
+                f"{name} has times with a zone, such as {texts[zoned].iloc[0]!r}, and times "
+                f"without one, such as {texts[~zoned].iloc[0]!r}",
+                why="how far apart they are cannot be told",
+                fix="write all times with their zone, or all without one",
+            )
         _LOG.warning(_ZONED, name)
     if time_format:
         times = _parsed(texts, time_format)

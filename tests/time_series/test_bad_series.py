@@ -65,6 +65,8 @@ ONES = ["1"] * 10
             series(ONES, [*DAYS[:5], "2024-01-05T12:00", *DAYS[5:]]),
             "mixes frequencies: 2024-01-05T12:00:00 does not fit D",
         ),
+        (series(["1,234.5", *ONES]), "'bad' has the text '1,234.5' at 2024-01-01; write numbers"),
+        (series(["1,5", *ONES]), "'bad' has the text '1,5' at 2024-01-01; --set decimal=,"),
         (series(ONES, [*DAYS[:3], "soon", *DAYS[4:]]), "the time 'soon', which cannot be read"),
         (series(ONES, [*DAYS[:3], "", *DAYS[4:]]), "the time 'nan', which cannot be read"),
         (series(ONES, [*DAYS[:3], "1066-10-14"]), "the time '1066-10-14', which cannot be read"),
@@ -80,6 +82,28 @@ def test_a_bad_series_is_named_and_the_other_goes_on(
     assert reason in bad.problem.what
     assert "'bad'" in bad.problem.what
     assert bad.problem.fix
+
+
+def test_one_date_has_no_frequency_but_one_may_be_stated(tmp_path: Path) -> None:
+    path = write(tmp_path, "ds,y\n2024-01-01,3\n")
+    (found,) = list_series(path)
+    assert found.problem is not None
+    assert "has one time only, 2024-01-01" in str(found.problem)
+    (stated,) = list_series(path, TableConfig(frequency="MS"))
+    assert stated.problem is None
+    assert stated.frequency == "MS"
+    (counted,) = list_series(write(tmp_path, "ds,y\n7,3\n"))
+    assert counted.problem is None
+
+
+def test_future_columns_of_one_series_only(tmp_path: Path) -> None:
+    days = [f"2024-01-{day:02}" for day in range(1, 13)]
+    lines = [f"{name},{day},1,2" for name in "ab" for day in days]
+    lines += ["a,2024-01-13,,2"]
+    path = write(tmp_path, "\n".join(["unique_id,ds,y,price", *lines]) + "\n")
+    first, second = list_series(path, TableConfig(future=("price",)))
+    assert first.problem is None
+    assert "'b' lacks the future column 'price' from 2024-01-13 on" in str(second.problem)
 
 
 def test_rows_without_a_name(tmp_path: Path) -> None:

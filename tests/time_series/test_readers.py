@@ -173,6 +173,12 @@ def test_times_of_every_form(
     assert series.ds[0] == np.datetime64(first)
 
 
+def test_times_with_and_without_a_zone_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "ds,y\n2024-01-01T00:00+01:00,1\n2024-01-01T01:00,1\n")
+    with pytest.raises(InputError, match=r"'2024-01-01T01:00'"):
+        list(list_series(path))
+
+
 def test_times_with_a_zone_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     times = pd.date_range("2024-01-01", periods=3, freq="h", tz="Europe/Berlin")
     frame = pd.DataFrame({"ds": times, "y": 1.0})

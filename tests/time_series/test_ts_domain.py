@@ -230,6 +230,14 @@ def test_a_short_series_is_forecast_and_says_that_it_is_not_calibrated(tmp_path:
     assert row["backtest"] == {}
 
 
+def test_intervals_without_width_are_noted(tmp_path: Path, neural: Card) -> None:
+    flat, other = rows_of(table(tmp_path, {"flat": [5.0] * 30, "other": range(30)}), neural,
+                          decoder="nar")  # fmt: skip
+    assert flat["quantiles"]["0.1"] == flat["quantiles"]["0.9"]
+    assert "constant" in flat["notes"][0]
+    assert "notes" not in other
+
+
 def test_few_windows_calibrate_the_narrow_intervals_only(tmp_path: Path) -> None:
     source = table(tmp_path, {"a": history(0, 200)})
     (row,) = rows_of(source, sets=["calibration_windows=9", "windows=0"])
@@ -465,4 +473,5 @@ def test_the_explain_command(tmp_path: Path) -> None:
     np.testing.assert_allclose(first["coefficients"], [[0.5, -0.3]], atol=0.1)
     np.testing.assert_allclose(first["standard_errors"], [[0.048, 0.048]], atol=0.005)
     assert "'short'" in second["reason"]
+    assert first["regressors"] == {}
     assert [path.name for path in (tmp_path / "lags").iterdir()] == ["00000-a.png"]

@@ -26,6 +26,7 @@ class Request:
         draw: which draw of the slots' noise; in the loop the number of the pass within the group.
         step, steps: which pass of how many the decode takes at most, for schedules (guidance,
             temperatures). Host numbers; 0 of 1 where a decoder does not count.
+        size: slots of the group that quotas divide, where all rows agree; a host number, or None.
     """
 
     canvas: Canvas
@@ -34,6 +35,7 @@ class Request:
     draw: int
     step: int = 0
     steps: int = 1
+    size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def shifted_losses(
 
     S' is less than S where the model cannot predict the first slots (no start token, a prefix).
     """
+    targets_BS = _without_padding(targets_BS, valid_BS)
     hidden, first = teacher_states(model, targets_BS, valid_BS, order=order, context=context)
     scored = scored_slots(targets_BS, valid_BS, fixed_BS)
     return model.head.loss(hidden, targets_BS[:, first:]), scored[:, first:]
@@ -105,8 +106,7 @@ def teacher_states(
     inputs = model.inputs
     if not isinstance(inputs, TeacherInputs):
         raise ValueError("teacher_forcing needs shifted inputs; use noisy_clean(order=Raster())")
-    if targets_BS.dim() > 2:
-        targets_BS = _without_padding(targets_BS, valid_BS)
+    targets_BS = _without_padding(targets_BS, valid_BS)
     table = order.table(targets_BS.shape[1], targets_BS.device)
     first = inputs.first_slot
     x = inputs.embed_before(targets_BS, context)
@@ -255,9 +255,11 @@ def _two_copies(
     return hidden[:, :S]
 
 
-def _without_padding(targets_BSC: Tensor, valid_BS: Tensor | None) -> Tensor:
-    """Zeros in padding: a NaN there would reach the gradients though its loss does not count."""
-    return targets_BSC if valid_BS is None else targets_BSC.masked_fill(~valid_BS[..., None], 0)
+def _without_padding(targets_BS: Tensor, valid_BS: Tensor | None) -> Tensor:
+    """Vectors with zeros in padding: a NaN would reach the gradients though it does not count."""
+    if valid_BS is None or targets_BS.dim() == 2:
+        return targets_BS
+    return targets_BS.masked_fill(~valid_BS[..., None], 0)
 
 
 def scored_slots(targets_BS: Tensor, valid_BS: Tensor | None, fixed_BS: Tensor | None) -> Tensor:

@@ -1,0 +1,52 @@
+"""RMS norms (Zhang and Sennrich 2019, arXiv 1910.07467) that cost little in a small pass.
+
+On a CPU `F.rms_norm` is six kernels. x / sqrt(mean(x^2) + eps) is also sqrt(d) x / hypot(|x|,
+sqrt(d eps)), which is four, and half the time for the few rows of a decoding step.
+
+Shapes: d width of the last axis.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.RMSNorm):
+    """`nn.RMSNorm` of the last axis, with a weight, by `rms_norm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps or 0.0)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight.
+
+    Args:
+        x: [..., d].
+        weight: [d], or anything that broadcasts to x.
+    """
+    width = x.shape[-1]
+    # Only where nothing can ask for a gradient, and not where the length would be rounded.
+    small = torch.is_inference_mode_enabled() and x.numel() <= _SMALL
+    if not (small and x.dtype == torch.float32 and x.is_cpu):
+        if weight.dim() == 1:
+            return F.rms_norm(x, (width,), weight, eps)
+        return F.rms_norm(x, (width,), None, eps) * weight
+    zero, floor = _constants(width, eps)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(floor)
+    return torch.addcdiv(zero, x * weight, length, value=width**0.5)
+
+
+_SMALL = 1 << 16
+"""Numbers up to which the calls cost more than the work."""
+
+
+@lru_cache(maxsize=64)
+def _constants(width: int, eps: float) -> tuple[Tensor, Tensor]:
+    """0 and sqrt(d eps)."""
+    with torch.inference_mode(False):
+        return torch.zeros(()), torch.tensor((width * eps) ** 0.5)
