@@ -45,6 +45,12 @@ CORE_DECODERS = (
         paper="doi:10.1038/s41467-024-55021-3",
     ),
     DecoderInfo(
+        name="ordered",
+        summary="group by group in an order given: scales, diagonals, rows, cells, one of your own",
+        factory="seqgen.decoders.ordered:Ordered",
+        paper="arXiv 2404.02905",
+    ),
+    DecoderInfo(
         name="hybrid",
         summary="a non-autoregressive pass whose hidden states another decoder's model attends to",
         factory="seqgen.decoders.hybrid:Hybrid",

@@ -74,7 +74,7 @@ def test_settings_may_change_on_the_way_if_asked(seqgen: Seqgen, tmp_path: Path)
     assert done.code == 0, done.err
     assert json.loads(done.out.splitlines()[-1])["step"] == 60
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert settings["fit"]["lr"] == 0.00001
+    assert settings["fit"]["lr"] == 0.05
     assert [past["fit"]["lr"] for past in settings["earlier"]] == [0.1]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seqgen.adaln import AdaLNMLP
 from seqgen.canvas import Canvas
-from seqgen.guidance import GuidedFieldHead
+from seqgen.guidance import Guidance, GuidedFieldHead
 from seqgen.heads import (
     CategoricalHead,
     FlowHead,
@@ -482,14 +482,14 @@ def test_guidance_combines_the_two_fields() -> None:
     head, x = flow_head(solver="euler", steps=3), hidden(4, 5)
     seen = Request(Canvas(torch.zeros(2, 5, C)), torch.arange(5)[None], SAMPLED, 0)
     for scale, rows in ((1.0, x[:2]), (0.0, x[2:])):
-        guided = GuidedFieldHead(head, scale).propose(x, seen).values
+        guided = GuidedFieldHead(head, Guidance(scale)).propose(x, seen).values
         torch.testing.assert_close(guided, head.propose(rows, seen).values, atol=1e-5, rtol=1e-5)
 
     def combined(values: Tensor, t: Tensor) -> Tensor:
         with_context, without = head.field(x[:2])(values, t), head.field(x[2:])(values, t)
         return without + 3.0 * (with_context - without)
 
-    guided = GuidedFieldHead(head, 3.0).propose(x, seen).values
+    guided = GuidedFieldHead(head, Guidance(3.0)).propose(x, seen).values
     torch.testing.assert_close(guided, head.sample(combined, seen).values, atol=1e-4, rtol=1e-4)
 
 

@@ -32,6 +32,12 @@ def read(
     return found["bad"], found
 
 
+def write(folder: Path, text: str) -> str:
+    path = folder / "t.csv"
+    path.write_text(text)
+    return str(path)
+
+
 def series(values: list[str], days: list[str] | None = None) -> list[tuple[str, str, str]]:
     return [("bad", day, value) for day, value in zip(days or DAYS, values, strict=False)]
 
@@ -65,8 +71,8 @@ ONES = ["1"] * 10
             series(ONES, [*DAYS[:5], "2024-01-05T12:00", *DAYS[5:]]),
             "mixes frequencies: 2024-01-05T12:00:00 does not fit D",
         ),
-        (series(["1,234.5", *ONES]), "'bad' has the text '1,234.5' at 2024-01-01; write numbers"),
-        (series(["1,5", *ONES]), "'bad' has the text '1,5' at 2024-01-01; --set decimal=,"),
+        (series(['"1,234.5"', *ONES]), "'bad' has the text '1,234.5' at 2024-01-01; write numbers"),
+        (series(['"1,5"', *ONES]), "'bad' has the text '1,5' at 2024-01-01; --set decimal=,"),
         (series(ONES, [*DAYS[:3], "soon", *DAYS[4:]]), "the time 'soon', which cannot be read"),
         (series(ONES, [*DAYS[:3], "", *DAYS[4:]]), "the time 'nan', which cannot be read"),
         (series(ONES, [*DAYS[:3], "1066-10-14"]), "the time '1066-10-14', which cannot be read"),
