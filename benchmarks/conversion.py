@@ -120,10 +120,10 @@ def _image_row(model: str, count: int, decoder: str, name: str, sets: Sequence[s
     arguments = ["eval", "--plugin", "images", "--model", model, "--decoder", decoder, "--json"]
     for assignment in (f"count={count}", *sets):
         arguments += ["--set", assignment]
-    done = subprocess.run(
-        [sys.executable, "-m", "seqgen", *arguments, "--threads", "1"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "seqgen", *arguments, "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     score = json.loads(done.stdout)
     return {
         "case": "images",

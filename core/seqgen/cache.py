@@ -29,8 +29,8 @@ class Cache:
     """Preallocated keys and values.
 
     Attributes:
-        slots_BN, used_BN: canvas slot of every entry, and whether it holds one. Where all rows agree
-            they are written when they are asked for, which a decode without masks never does.
+        slots_BN, used_BN: canvas slot of every entry, and whether it holds one. Where all rows
+            agree they are written when they are asked for, which a decode without masks never does.
         length_B: int64, settled entries a row.
         uniform: the same as a host number when all rows agree, else None.
         bound: a host number that no row's length exceeds.

@@ -135,8 +135,9 @@ class ScheduledConfidence:
             raise ValueError(f"annealing must be 0 or more, not {self.annealing}")
 
     def __call__(
-        self, proposal: Proposal, open_BQ: Tensor, size_B: Tensor, request: Request
+        self, proposal: Proposal | None, open_BQ: Tensor, size_B: Tensor, request: Request
     ) -> Tensor:
+        """As of any rule; with `rank="random"` the proposal is not looked at and may be None."""
         left = self._left(request.draw)
         # float64: a rounding below a whole number would leave one slot less open than on the host.
         target_B = (size_B.double() * left + 1e-9).floor().long()
@@ -157,10 +158,11 @@ class ScheduledConfidence:
             return 0.0
         return math.cos(math.pi / 2 * done) if self.schedule == "cosine" else 1 - done
 
-    def _score(self, proposal: Proposal, request: Request) -> Tensor:
+    def _score(self, proposal: Proposal | None, request: Request) -> Tensor:
         seeds, slots = request.canvas.seeds_B, request.slots_BQ
         if self.rank == "random":
             return noise.uniform(seeds, slots, _RANK_DRAW)
+        assert proposal is not None
         if self.annealing == 0:
             return proposal.confidence_BQ
         u_BQ = noise.uniform(seeds, slots, _RANK_DRAW + request.draw)

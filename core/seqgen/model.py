@@ -5,6 +5,7 @@ Shapes: B rows, R slots fed in a pass, Q open slots, D width, A coordinate axes,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -162,6 +163,16 @@ def _embed_run(inputs: Inputs) -> Callable[[Canvas, slice], Tensor | None] | Non
         return None
     method: Callable[[Canvas, slice], Tensor | None] = inputs.embed_run  # type: ignore[attr-defined]
     return method
+
+
+def with_head(model: SequenceModel, head: Head) -> SequenceModel:
+    """The same model, its parts shared, with another head."""
+    made = copy.copy(model)
+    made._modules = {**model._modules}
+    made._modules.pop("head", None)
+    made.__dict__.pop("head", None)  # where a head that is no module lies
+    made.head = head
+    return made
 
 
 def _branch_contexts(context: Context | None, branches: int) -> list[Context | None]:

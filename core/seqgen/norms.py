@@ -31,8 +31,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     width = x.shape[-1]
     # Only where nothing can ask for a gradient, and not where the length would be rounded.
-    small = torch.is_inference_mode_enabled() and x.numel() <= _SMALL
-    if not (small and x.dtype == torch.float32 and x.is_cpu):
+    eager = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+    if not (eager and x.dtype == torch.float32 and x.is_cpu and x.numel() <= _SMALL):
         if weight.dim() == 1:
             return F.rms_norm(x, (width,), weight, eps)
         return F.rms_norm(x, (width,), None, eps) * weight

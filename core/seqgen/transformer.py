@@ -260,8 +260,12 @@ class _SelfAttention(nn.Module):
         c = self.config
         query_d, key_d = self.q_norm.weight, self.k_norm.weight
         # What was made in inference mode has no version to compare.
-        unversioned = query_d.is_inference() or key_d.is_inference()
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or unversioned:
+        if (
+            torch.compiler.is_compiling()
+            or torch.is_grad_enabled()
+            or query_d.is_inference()
+            or key_d.is_inference()
+        ):
             return torch.cat([query_d.expand(c.heads, -1), key_d.expand(c.G, -1)])[:, None]
         versions = (query_d._version, key_d._version)
         held = self._stacked

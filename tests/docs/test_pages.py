@@ -64,6 +64,7 @@ def test_commands_parse(page: Path) -> None:
         "run --plugin speech --decoder beam",
         "run --plugin speech --set block=4",
         "train --plugin speech --preset huge -o runs/x",
+        "train --plugin text --convert nar --from runs/x -o runs/y",
         "run --plugin peptides --decoder mask-predict",
         "run --plugin peptides --set precursor_tolerance=20",
         "run --plugin images --set clas=hat",
@@ -202,16 +203,18 @@ def _parse(words: list[str]) -> None:
         return
     context = command.make_context(command.name, list(words), parent=root)
     plugins, params = Plugins(), context.params
-    if params.get("plugin") not in ("speech", "peptides", "images"):
+    if params.get("plugin") not in ("speech", "peptides", "text", "images"):
         return
     info, domain = plugins.info(params["plugin"]), plugins.domain(params["plugin"])
     named = [params.get("decoder"), *(params.get("decoders") or "").split(",")]
     for decoder in filter(None, named):
         assert decoder in info.decoders, words
     if command.name == "train" or "preset" in params:
-        presets = domain.training().presets  # type: ignore[attr-defined]
-        assert params["preset"] in presets, words
-        override(*presets[params["preset"]], params["sets"])
+        task = domain.training()  # type: ignore[attr-defined]
+        convert = params.get("convert")
+        presets, name = (task.conversions, convert) if convert else (task.presets, params["preset"])
+        assert name in presets, words
+        override(*presets[name], params["sets"])
     else:
         option_values.parse(domain.options, params.get("sets") or ())
 

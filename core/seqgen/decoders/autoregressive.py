@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,7 @@ from seqgen.decoders.base import GroupDecoder
 from seqgen.events import Event
 from seqgen.logits import GREEDY, Sampling
 from seqgen.loop import Recipe, decode
-from seqgen.model import Context, SequenceModel
+from seqgen.model import Context, SequenceModel, with_head
 from seqgen.orders import Raster
 
 
@@ -68,10 +67,7 @@ def _constrained(
     if canvas.has_given:
         raise ValueError("a constraint decides from left to right: no known slots further on")
     head = ConstrainedHead(model.head, constraint, canvas)
-    constrained = copy.copy(model)
-    constrained._modules = {**model._modules, "head": head}
-    constrained.__dict__.pop("head", None)  # where a head that is no module lies
     yield from decode(
-        constrained, canvas, context, replace(options.recipe(model), commit=Alive(head))
+        with_head(model, head), canvas, context, replace(options.recipe(model), commit=Alive(head))
     )
     canvas.finished_B = canvas.finished_B & ~head.dead_B

@@ -7,14 +7,18 @@ Ordered(order=OnGrid(Whole(), 8, 8), commit=ScheduledConfidence(steps=10))   Mas
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from seqgen.commits import All, CommitRule
+from seqgen.canvas import Canvas
+from seqgen.commits import All, CommitRule, ScheduledConfidence
 from seqgen.decoders.base import GroupDecoder
+from seqgen.events import Event
+from seqgen.heads.chosen import ChosenHead
 from seqgen.logits import GREEDY, Sampling
 from seqgen.loop import Recipe
-from seqgen.model import SequenceModel
+from seqgen.model import Context, SequenceModel, with_head
 from seqgen.orders import Order
 
 
@@ -38,6 +42,22 @@ class Ordered(GroupDecoder):
     stop_ids: tuple[int, ...] = ()
     quota_over: Literal["group", "open"] = "open"
     cached: bool = True
+
+    def stream(
+        self, model: SequenceModel, canvas: Canvas, context: Context | None = None
+    ) -> Iterator[Event]:
+        """Decode `canvas` in place, yielding an event a forward pass."""
+        rule = self.commit
+        blind = isinstance(rule, ScheduledConfidence) and rule.rank == "random"
+        if (
+            blind
+            and self.quota_over == "open"
+            and canvas.values.dim() > 2
+            and canvas.uniform_length
+        ):
+            assert isinstance(rule, ScheduledConfidence)
+            model = with_head(model, ChosenHead(model.head, rule))
+        return super().stream(model, canvas, context)
 
     def recipe(self, model: SequenceModel) -> Recipe:
         return Recipe(
