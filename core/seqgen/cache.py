@@ -34,6 +34,7 @@ class Cache:
         length_B: int64, settled entries a row.
         uniform: the same as a host number when all rows agree, else None.
         bound: a host number that no row's length exceeds.
+        marked: whether `compiled` has marked what changes from decode to decode.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Cache:
         self.uniform: int | None = 0
         self.bound = 0
         self.capacity = capacity
+        self.marked = False
         self._index_BR: Tensor | None = None
         self._rows = 0
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from seqgen.attention import Backend, MaskView, attend, fused_attention
 from seqgen.cache import Cache
+from seqgen.compiled import CompiledPass, Written, require_compiler
+from seqgen.errors import ConfigError
 from seqgen.linear import Linear
 from seqgen.model import Context
 from seqgen.norms import RMSNorm, rms_norm
@@ -85,6 +87,7 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.width, eps=config.norm_eps)
         self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
         self._compiled: Callable[..., Tensor] | None = None
+        self._decoding: CompiledPass | None = None
         self._both_signs: tuple[Tensor, Tensor] | None = None
         # Residual branches start small, so that depth does not raise the variance (GPT-2).
         for name, parameter in self.named_parameters():
@@ -104,18 +107,41 @@ class Transformer(nn.Module):
         """Hidden states [B, R, D] of embeddings [B, R, D] at coordinates [B or 1, R, A]."""
         if self.training and cache is None and self._compiled is not None:
             return self._compiled(x_BRD, coordinates_BRA, view, cache, context)
+        if self._decoding is not None and view is None and cache is not None:
+            if self._decoding.takes(x_BRD, cache):
+                return self._decoding(x_BRD, coordinates_BRA, cache)
         return self._forward(x_BRD, coordinates_BRA, view, cache, context)
 
     def compile_training(self) -> None:
         """Fuse the passes of training with torch.compile (needs a C++ compiler on a CPU)."""
         self._compiled = torch.compile(self._forward, dynamic=True)
 
+    def compile_decoding(self) -> None:
+        """Fuse the passes of decoding, see `seqgen.compiled`.
+
+        Raises:
+            ConfigError: the blocks look at a context, or there is no C++ compiler for a CPU.
+        """
+        if self.config.context_width:
+            raise ConfigError(
+                "a transformer with cross-attention cannot be compiled for decoding",
+                why="every length of the context would be compiled anew",
+                fix="decode it without compiled()",
+            )
+        device = self.norm.weight.device
+        require_compiler(device)
+
+        def forward(x_BRD: Tensor, coordinates_BRA: Tensor, cache: Written) -> Tensor:
+            return self._forward(x_BRD, coordinates_BRA, None, cache, None)
+
+        self._decoding = CompiledPass(forward, on_gpu=device.type != "cpu")
+
     def _forward(
         self,
         x_BRD: Tensor,
         coordinates_BRA: Tensor,
         view: MaskView | None,
-        cache: Cache | None,
+        cache: Cache | Written | None,
         context: Context | None,
     ) -> Tensor:
         rotation = self._rotation(coordinates_BRA, x_BRD.dtype)
@@ -129,7 +155,7 @@ class Transformer(nn.Module):
         return Cache(
             layers=self.config.layers,
             batch=batch,
-            capacity=capacity,
+            capacity=capacity + (self._decoding is not None),  # never full, see CompiledPass.takes
             heads=self.config.G,
             head_width=self.config.d,
             dtype=weight.dtype,
@@ -163,10 +189,13 @@ class Transformer(nn.Module):
     def _rotation(self, coordinates_BRA: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine [B or 1, 1, R, d] of the rotary angles; axes share the width."""
         frequencies = self.frequencies
-        if self._both_signs is None or self._both_signs[0] is not frequencies:
-            self._both_signs = frequencies, torch.stack([-frequencies, frequencies])
+        held = self._both_signs
+        if torch.compiler.is_compiling() or held is None or held[0] is not frequencies:
+            held = frequencies, torch.stack([-frequencies, frequencies])
+            if not torch.compiler.is_compiling():
+                self._both_signs = held
         # float32, of int64 and float32; cos(-a) = cos(a), and sin(-a) = -sin(a) is wanted.
-        angles = coordinates_BRA[..., None, :, None] * self._both_signs[1]
+        angles = coordinates_BRA[..., None, :, None] * held[1]
         angles = angles.flatten(-3)[:, None]
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -195,7 +224,7 @@ class _Block(nn.Module):
         rotation: tuple[Tensor, Tensor],
         layer: int,
         view: MaskView | None,
-        cache: Cache | None,
+        cache: Cache | Written | None,
         context: Context | None,
     ) -> Tensor:
         mixed = self.attention(self.attention_norm(x_BRD), rotation, layer, view, cache)
@@ -231,7 +260,7 @@ class _SelfAttention(nn.Module):
         rotation: tuple[Tensor, Tensor],
         layer: int,
         view: MaskView | None,
-        cache: Cache | None,
+        cache: Cache | Written | None,
     ) -> Tensor:
         c = self.config
         H, G = c.heads, c.G
