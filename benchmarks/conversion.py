@@ -59,9 +59,10 @@ def main() -> None:
     assets = Path(str(files("seqgen_text") / "assets"))
     folders = given.text or [assets / "text-tiny", assets / "text-tiny-block"]
     documents = read_documents(None, count=TextTraining().count)
+    # The images first: they are quick, and tell early if something is missing.
+    pictures = list(image_rows(given.images, given.pictures)) if given.images else []
     rows = [row for folder in folders for row in text_rows(folder, documents, given.tales)]
-    if given.images:
-        rows += image_rows(given.images, given.pictures)
+    rows += pictures
     outcome = result("conversion", rows)
     print_result(outcome)
     if given.json:

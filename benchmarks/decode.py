@@ -9,6 +9,7 @@ included; one thread; calls in turns, medians; processor and wall milliseconds a
 
 - `transformers`: greedy `generate`, SDPA attention, its default cache;
 - `ar`: `Autoregressive`; the same tokens, or nothing is timed;
+- `ar_compiled`, `block_K_compiled`: after `seqgen.compiled.compiled(model)`, compiled before;
 - `ar_bf16`, `ar_int8` (`--weights`): with weights in bfloat16 and in 8 bits (`seqgen.linear`);
 - `block_K`: `BlockDiffusion` of an SDAR model of these sizes, a token a pass (static, K steps): the
   least it can win. `sure_K`: every token is sure at once (threshold 0): the most;
@@ -29,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -38,6 +40,7 @@ from torch import Tensor
 
 from seqgen.benchmark import Timing, interleaved, print_result, result, write_result
 from seqgen.canvas import Canvas
+from seqgen.compiled import compiled
 from seqgen.decoders import Autoregressive, BlockDiffusion, Speculative
 from seqgen.decoders.base import Decoder, Generated
 from seqgen.linear import pack
@@ -108,13 +111,13 @@ def main() -> None:
             folders = write_models(MODELS[name], Path(folder))
             for batch in arguments.batches:
                 rows.append(measure(f"{name}, batch {batch}", folders, batch, sdar, arguments))
-                print(rows[-1], flush=True)
+                print(f"measured: {rows[-1]['case']}", flush=True)
     outcome = result("decode", rows)
     if peers.has_transformers():
         import transformers
 
         outcome["machine"]["transformers"] = transformers.__version__
-    print_result({**outcome, "rows": [readable(row) for row in outcome["rows"]]})
+    print_columns(outcome)
     if arguments.json:
         write_result(outcome, arguments.json)
 
@@ -136,8 +139,12 @@ def measure(
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, folders.config.vocabulary - 1, (batch, PROMPT), generator=generator)
     model, block_model = load(folders.ar), load(folders.sdar)
+    fused, fused_block = compiled(load(folders.ar)), compiled(load(folders.sdar))
     run = partial(decode, ids=ids, new=new)
-    calls: dict[str, Callable[[], object]] = {"ar": partial(run, Autoregressive(), model)}
+    calls: dict[str, Callable[[], object]] = {
+        "ar": partial(run, Autoregressive(), model),
+        "ar_compiled": partial(run, Autoregressive(), fused),
+    }
     if peers.has_transformers():
         calls["transformers"] = peers.transformers_call(folders.ar, ids, new)
     if arguments.weights:
@@ -145,11 +152,13 @@ def measure(
     for block in BLOCKS:
         slow = BlockDiffusion(block_length=block, remasking="low_confidence_static")
         calls[f"block_{block}"] = partial(run, slow, block_model)
+        calls[f"block_{block}_compiled"] = partial(run, slow, fused_block)
         calls[f"sure_{block}"] = partial(
             run, BlockDiffusion(block_length=block, threshold=0.0), block_model
         )
     calls["speculative"] = partial(run, Speculative(), model)
-    pairs = [("transformers", "ar"), ("speculative", "ar")]
+    pairs = [("transformers", "ar"), ("speculative", "ar"), ("ar_compiled", "ar")]
+    pairs += [(f"block_{block}_compiled", f"block_{block}") for block in BLOCKS]
     if sdar is not None and batch == 1:
         for block in BLOCKS:
             theirs, ours = f"sdar_{block}", f"ours_as_sdar_{block}"
@@ -157,7 +166,8 @@ def measure(
                 sdar, folders.sdar, ids, new, mask_id=folders.mask_id, block=block
             )
             calls[ours] = partial(run, as_sdar(block), block_model)
-            pairs.append((theirs, ours))
+            calls[f"{ours}_compiled"] = partial(run, as_sdar(block), fused_block)
+            pairs += [(theirs, ours), (f"{ours}_compiled", ours)]
     for one, other in pairs:
         if one in calls:
             check_equal(case, one, calls[one], other, calls[other])
@@ -170,16 +180,16 @@ def measure(
 
 
 def ratios(times: dict[str, Timing]) -> dict[str, object]:
-    """How many times as fast, in processor time."""
+    """How many times as fast as the peer, in processor time: `NAME_gain`."""
     found: dict[str, object] = {}
-    if "transformers" in times:
-        for name in ("ar", "ar_bf16", "ar_int8", "block_4", "sure_4", "speculative"):
-            if name in times:
-                found[f"{name}_gain"] = times["transformers"].cpu_ms / times[name].cpu_ms
-    for block in BLOCKS:
-        if f"sdar_{block}" in times:
-            ours = times[f"ours_as_sdar_{block}"].cpu_ms
-            found[f"sdar_{block}_gain"] = times[f"sdar_{block}"].cpu_ms / ours
+    for name, time in times.items():
+        if name.startswith("ours_as_"):
+            peer = times[name.removeprefix("ours_as_").removesuffix("_compiled")]
+        elif "transformers" in times and name != "transformers" and not name.startswith("sdar"):
+            peer = times["transformers"]
+        else:
+            continue
+        found[f"{name}_gain"] = peer.cpu_ms / time.cpu_ms
     return found
 
 
@@ -230,13 +240,21 @@ def tokens(made: object) -> Tensor:
     return made
 
 
-def readable(row: dict[str, object]) -> dict[str, object]:
-    """A row without the wall times, which the JSON holds."""
-    return {
-        name.removesuffix("_cpu_ms"): value
-        for name, value in row.items()
-        if not name.endswith("_wall_ms")
-    }
+def print_columns(outcome: dict[str, Any]) -> None:
+    """The table for a person: a line a way of decoding, a column a case."""
+    rows = outcome["rows"]
+    names = dict.fromkeys(n.removesuffix("_cpu_ms") for row in rows for n in row)
+    table = []
+    for name in names:
+        if not any(f"{name}_cpu_ms" in row for row in rows):
+            continue
+        line: dict[str, object] = {"ms a token (gain)": name}
+        for row in rows:
+            time, gain = row.get(f"{name}_cpu_ms"), row.get(f"{name}_gain")
+            shown = None if time is None else f"{time:.3g}"
+            line[row["case"]] = shown if gain is None else f"{shown} ({gain:.2f}x)"
+        table.append(line)
+    print_result({**outcome, "rows": table})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The peers of `decode.py`: transformers' `generate` and SDAR's own loop, on folders that ours wrote.
+"""The peers of `decode.py`: transformers' `generate` and SDAR's own loop, on our folders.
 
 SDAR is a repository, not a package: SDAR_SRC names a checkout of it. Its code asks for CUDA-only
-packages (flash-attn, a fused loss); on a CPU functions of PyTorch that compute the same stand in for
-those that decoding calls, at PyTorch's own speed.
+packages (flash-attn, a fused loss); on a CPU functions of PyTorch that compute the same stand in
+for those that decoding calls, at PyTorch's own speed.
 
 Shapes: B rows, P prompt slots, S slots.
 """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WIDEST = 64
 """Slots of a pass up to which it pays; beyond, kernels take the time and not their calls."""
 
-MOST_SHAPES = 8
+MOST_SHAPES = 4
 """Numbers of rows and slots that are compiled; passes of further ones run as ever."""
 
 
@@ -105,6 +105,8 @@ class CompiledPass:
         ) -> Tensor:
             return forward(x_BRD, coordinates_BRA, Written(keys, values, place_R, seen_N.shape[0]))
 
+        # Compiled code is kept by code object; one of its own, or models would share it.
+        step.__code__ = step.__code__.replace()
         # Weights are inputs of the compiled function, so changed ones count; the modules
         # themselves are not looked at again, which would take longer than the pass.
         options: dict[str, Any] = {

@@ -38,11 +38,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return F.rms_norm(x, (width,), None, eps) * weight
     zero, floor = _constants(width, eps)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(floor)
-    return torch.addcdiv(zero, x * weight, length, value=width**0.5)
+    return torch.addcdiv(zero, x, length, value=width**0.5).mul_(weight)
 
 
-_SMALL = 1 << 16
-"""Numbers up to which the calls cost more than the work."""
+_SMALL = 1 << 11
+"""Numbers of a decoding step, where the calls cost more than the work.
+
+Longer passes, prefills among them, round as `F.rms_norm` does.
+"""
 
 
 @lru_cache(maxsize=64)

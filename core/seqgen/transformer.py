@@ -107,9 +107,9 @@ class Transformer(nn.Module):
         """Hidden states [B, R, D] of embeddings [B, R, D] at coordinates [B or 1, R, A]."""
         if self.training and cache is None and self._compiled is not None:
             return self._compiled(x_BRD, coordinates_BRA, view, cache, context)
-        if self._decoding is not None and view is None and cache is not None:
-            if self._decoding.takes(x_BRD, cache):
-                return self._decoding(x_BRD, coordinates_BRA, cache)
+        decoding = None if view is not None or cache is None else self._decoding
+        if decoding is not None and cache is not None and decoding.takes(x_BRD, cache):
+            return decoding(x_BRD, coordinates_BRA, cache)
         return self._forward(x_BRD, coordinates_BRA, view, cache, context)
 
     def compile_training(self) -> None:

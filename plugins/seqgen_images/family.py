@@ -101,9 +101,13 @@ class ImageFamily:
                     why=f"it was trained for {', '.join(self.engines)}",
                     fix=f"--decoder {self.engines[0]}",
                 )
+            import torch
+
             from seqgen_images.model import load_image_model
 
-            self._models[engine] = _ready(load_image_model(self.files[engine]), self.device)
+            # Weights that are made while a batch is planned must be ordinary tensors all the same.
+            with torch.inference_mode(False):
+                self._models[engine] = _ready(load_image_model(self.files[engine]), self.device)
         return self._models[engine]
 
 

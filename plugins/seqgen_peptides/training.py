@@ -32,6 +32,7 @@ from seqgen.transformer import TransformerConfig
 from seqgen_peptides.alignment import aligned_loss
 from seqgen_peptides.annotated import read_noise
 from seqgen_peptides.augment import AugmentConfig
+from seqgen_peptides.conversion import CONVERSIONS, PeptideConversion, start_conversion
 from seqgen_peptides.data import PeptideBatch, PeptideBatches, load_simulated
 from seqgen_peptides.encoder import EncoderConfig
 from seqgen_peptides.growth import grow
@@ -148,6 +149,20 @@ class PeptideTask:
     """
 
     presets: Mapping[str, tuple[Any, FitConfig]] = PRESETS
+    conversions: Mapping[str, tuple[Any, FitConfig]] = CONVERSIONS
+
+    def convert(
+        self,
+        checkpoint: Path,
+        options: PeptideConversion,
+        fit: FitConfig,
+        *,
+        data: Path | None,
+        seed: int,
+        folder: Path,
+    ) -> TrainingRun:
+        source, real = _sources(options, data)
+        return start_conversion(checkpoint, options, source, real, seed=seed, folder=folder)
 
     def start(
         self,
@@ -278,7 +293,9 @@ def _slots(model: PeptideModel, batch: PeptideBatch) -> Canvas:
     return Canvas(torch.zeros(shape, dtype=torch.int64, device=batch.lengths_B.device))
 
 
-def _sources(options: PeptideTraining, data: Path | None) -> tuple[Path, Path | None]:
+def _sources(
+    options: PeptideTraining | PeptideConversion, data: Path | None
+) -> tuple[Path, Path | None]:
     """The peptides or simulated ions, and the real spectra to validate on."""
     if data is None and not options.simulated:
         raise InputError(

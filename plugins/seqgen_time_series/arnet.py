@@ -32,6 +32,7 @@ from seqgen_time_series.frequency import time_texts
 from seqgen_time_series.linear.fitted import FittedAR
 from seqgen_time_series.linear.gram import Floats
 from seqgen_time_series.linear.model import ARNet
+from seqgen_time_series.linear.order import select_order
 from seqgen_time_series.origins import FORECAST, Origin
 
 EXPLOSIVE = 50.0
@@ -159,6 +160,10 @@ def fit_origin(origin: Origin, config: ArnetConfig, *, direct: bool, seed: int) 
             fix=f"--set lags={max(1, (longest - reach) // 4)}, a shorter horizon, or the "
             "neural model (without --model)",
         )
+    if config.order != "given":
+        best = select_order(max((v for v, _ in kept), key=len), lags, criterion=config.order).best
+        model = replace(model, lags=max(1, best))
+        tail = max(model.lags, *regressor_lags.values(), 0)
     _check_tail(y, tail, origin)
     fitted = model.fit_many([v for v, _ in kept], [x for _, x in kept])
     made = _forecast(fitted, origin, columns, config, seed)

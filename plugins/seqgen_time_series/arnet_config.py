@@ -7,6 +7,7 @@ from typing import Literal
 
 Solver = Literal["exact", "levinson", "sgd"]
 PenaltyName = Literal["none", "ridge", "l1", "mcp", "arnet"]
+Order = Literal["given", "aic", "bic", "validation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,7 @@ class ArnetConfig:
 
     Attributes:
         lags: P; 0: two seasons and a little (`arnet.auto_lags`).
+        order: `given` takes all lags P; a criterion of `linear.order` chooses 1 .. P of them.
         regressor_lags: of every past or future column; of a future one the values at the times that
             are predicted come on top.
         solver, penalty, strength, hidden: as of `linear.model.ARNet`.
@@ -23,6 +25,7 @@ class ArnetConfig:
     """
 
     lags: int = 0
+    order: Order = "given"
     regressor_lags: int = 1
     solver: Solver = "exact"
     penalty: PenaltyName = "ridge"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seqgen.options import option
-from seqgen_time_series.arnet_config import ArnetConfig, PenaltyName, Solver
+from seqgen_time_series.arnet_config import ArnetConfig, Order, PenaltyName, Solver
 from seqgen_time_series.columns import Layout
 from seqgen_time_series.frequency import Frequency
 from seqgen_time_series.table_config import Duplicates, Missing, TableConfig
@@ -67,6 +67,9 @@ class ForecastOptions:
     block_steps: int = option(2, help="passes a block of block-diffusion", range=(1, None))
 
     lags: int = option(0, help="arnet: lags; 0: two seasons and a little", range=(0, None))
+    order: Order = option(
+        "given", help="arnet: how many of the lags: all, or the best by AIC, BIC or the last fifth"
+    )
     regressor_lags: int = option(
         1,
         help="arnet: lags of every exogenous column, besides a future one's present",
@@ -107,6 +110,7 @@ class ForecastOptions:
         """How `--model arnet` fits."""
         return ArnetConfig(
             lags=self.lags,
+            order=self.order,
             regressor_lags=self.regressor_lags,
             solver=self.solver,
             penalty=self.penalty,

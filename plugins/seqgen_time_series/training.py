@@ -22,6 +22,7 @@ from seqgen.seeds import item_seed
 from seqgen.training.hybrid import hybrid_context
 from seqgen.training.objectives import Noise, noisy_clean, teacher_forcing
 from seqgen.training.task import FitConfig, TrainingRun
+from seqgen_time_series.conversion import CONVERSIONS, ForecastConversion, start_conversion
 from seqgen_time_series.data import (
     TrainingBatch,
     WindowBatches,
@@ -101,6 +102,19 @@ class ForecastTask:
     """
 
     presets: Mapping[str, tuple[Any, FitConfig]] = PRESETS
+    conversions: Mapping[str, tuple[Any, FitConfig]] = CONVERSIONS
+
+    def convert(
+        self,
+        checkpoint: Path,
+        options: ForecastConversion,
+        fit: FitConfig,
+        *,
+        data: Path | None,
+        seed: int,
+        folder: Path,
+    ) -> TrainingRun:
+        return start_conversion(checkpoint, options, data=data, seed=seed)
 
     def start(
         self,

@@ -71,8 +71,6 @@ ONES = ["1"] * 10
             series(ONES, [*DAYS[:5], "2024-01-05T12:00", *DAYS[5:]]),
             "mixes frequencies: 2024-01-05T12:00:00 does not fit D",
         ),
-        (series(['"1,234.5"', *ONES]), "'bad' has the text '1,234.5' at 2024-01-01; write numbers"),
-        (series(['"1,5"', *ONES]), "'bad' has the text '1,5' at 2024-01-01; --set decimal=,"),
         (series(ONES, [*DAYS[:3], "soon", *DAYS[4:]]), "the time 'soon', which cannot be read"),
         (series(ONES, [*DAYS[:3], "", *DAYS[4:]]), "the time 'nan', which cannot be read"),
         (series(ONES, [*DAYS[:3], "1066-10-14"]), "the time '1066-10-14', which cannot be read"),
@@ -88,6 +86,17 @@ def test_a_bad_series_is_named_and_the_other_goes_on(
     assert reason in bad.problem.what
     assert "'bad'" in bad.problem.what
     assert bad.problem.fix
+
+
+@pytest.mark.parametrize(
+    ("cell", "fix"),
+    [("1,234.5", "1234.5, not 1,234.5"), ("1,5", "--set decimal=,"), ("x", "put a number there")],
+)
+def test_commas_in_numbers_are_told_apart(tmp_path: Path, cell: str, fix: str) -> None:
+    bad, _ = read(tmp_path, series([f'"{cell}"', *ONES]))
+    assert bad.problem is not None
+    assert f"the text {cell!r} at 2024-01-01" in bad.problem.what
+    assert fix in bad.problem.fix
 
 
 def test_one_date_has_no_frequency_but_one_may_be_stated(tmp_path: Path) -> None:

@@ -317,6 +317,15 @@ def test_a_future_column_tells_of_its_own_time(direct: bool) -> None:
     assert found.sd_H.max() < 2.0
 
 
+@pytest.mark.parametrize("order", ["aic", "bic", "validation"])
+def test_the_number_of_lags_is_chosen(tmp_path: Path, order: str) -> None:
+    y = simulate([0.4, -0.3, 0.3], 800, seed=4)
+    config = parse(ForecastOptions, ["lags=20", f"order={order}"]).arnet()
+    assert fit_origin(Origin(series(y), 4), config, direct=False, seed=0).fitted.lags == 3
+    (row,) = rows_of(table(tmp_path, {"a": y}), sets=["lags=20", f"order={order}"])
+    assert row["calibrated"]["windows"] == 19
+
+
 def test_a_fit_that_explodes_is_replaced() -> None:
     y = 1.6 ** np.arange(30.0) * (-1.0) ** np.arange(30)
     found = fit_origin(
