@@ -114,7 +114,7 @@ def image_rows(model: str, count: int) -> Iterable[Row]:
     for threshold in IMAGE_THRESHOLDS:
         sets = (f"threshold={threshold}",)
         yield _image_row(model, count, "block-diffusion", f"above {threshold}", sets)
-    yield _image_row(model, count, "block-diffusion", "one a pass", ("remasking=static",))
+    yield _image_row(model, count, "block-diffusion", "two a pass", ("remasking=static", "steps=4"))
 
 
 def _image_row(model: str, count: int, decoder: str, name: str, sets: Sequence[str]) -> Row:

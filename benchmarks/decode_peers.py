@@ -1,7 +1,7 @@
-"""The peers of `decode.py`: transformers' `generate` and SDAR's own loop, on our folders.
+"""The peers of `decode.py`: transformers' `generate` and SDAR's own loop, on the same folders.
 
-SDAR is a repository, not a package: SDAR_SRC names a checkout of it. Its code asks for CUDA-only
-packages (flash-attn, a fused loss); on a CPU functions of PyTorch that compute the same stand in
+SDAR is a repository, not a package: SDAR_SRC names a checkout of it. Its code asks for packages
+that need CUDA (flash-attn, a fused loss); here functions of PyTorch that compute the same stand in
 for those that decoding calls, at PyTorch's own speed.
 
 Shapes: B rows, P prompt slots, S slots.
