@@ -130,7 +130,7 @@ def _image_row(model: str, count: int, decoder: str, name: str, sets: Sequence[s
         "case": "images",
         "commit": name,
         "accuracy": score["accuracy"],
-        "frechet": score["frechet"],
+        "frechet": score.get("frechet"),  # of few images there is none
         "per_pass": score["tokens"] / score["items"] / score["passes"],
     }
 

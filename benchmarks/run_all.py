@@ -22,11 +22,15 @@ RESULTS = HERE / "results"
 CASANOVO = ROOT / ".peers" / "casanovo" / "bin" / "python"
 NEURALPROPHET = ROOT / ".peers" / "neuralprophet" / "bin" / "python"
 FUNASR = ROOT / ".peers" / "funasr" / "bin" / "python"
+TRANSFORMERS = ROOT / ".peers" / "transformers" / "bin" / "python"
 
 SCRIPTS = {
     "nar_vs_ar": Path(sys.executable),
     # With the peers' environment there is a column for the package transformers.
     "loop_overhead": FUNASR if FUNASR.exists() else Path(sys.executable),
+    # Likewise; and SDAR_SRC says where the published loop of SDAR lies.
+    "decode": TRANSFORMERS if TRANSFORMERS.exists() else Path(sys.executable),
+    "decode_growth": Path(sys.executable),
     "funasr_speed": FUNASR,
     "speech_wer": Path(sys.executable),
     "peptides_valid": Path(sys.executable),
@@ -44,7 +48,11 @@ SCRIPTS = {
 }
 """Benchmark -> the interpreter that runs it."""
 
-MORE = {"peptides_valid": ("--figure", ROOT / "docs" / "figures" / "peptides_valid.png")}
+MORE = {
+    "decode": ("--weights",),
+    "decode_growth": ("--figure", ROOT / "docs" / "figures" / "decode_growth.png"),
+    "peptides_valid": ("--figure", ROOT / "docs" / "figures" / "peptides_valid.png"),
+}
 """Benchmark -> further arguments."""
 
 

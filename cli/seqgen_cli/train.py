@@ -230,7 +230,10 @@ def _conversion(
     if name is None:
         raise UsageError("--from says what is converted, but not to what", fix="add --convert NAME")
     if not known:
-        raise PluginError(f"the plugin {plugin!r} offers no conversion")
+        raise PluginError(
+            f"the plugin {plugin!r} offers no conversion",
+            fix=f"seqgen train --plugin {plugin} --help lists what it trains",
+        )
     if name not in known:
         raise UsageError(f"{plugin} has no conversion {name!r}", fix=did_you_mean(name, known))
     if source is None:

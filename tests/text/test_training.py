@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from seqgen_text.characters import END_ID, MASK, character_tokenizer, encode
 from seqgen_text.corpus import Tale, is_true, main, tales
 from seqgen_text.documents import Windows, read_documents
 from seqgen_text.measures import bits_per_character, finished_tales, true_tales
-from seqgen_text.training import TextRun, TextTask
+from seqgen_text.training import TextRun, TextTask, decoder_of
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +228,20 @@ def test_bits_per_character_of_a_model_that_knows_nothing(trained: Path) -> None
         model.head.weight.zero_()  # type: ignore[operator, union-attr]
     bits = bits_per_character(model, tokenizer, ["ab", "tom"], Raster(), end_id=END_ID, seed=0)
     assert bits == pytest.approx(torch.tensor(config.vocabulary).log2().item(), rel=1e-4)
+
+
+def test_the_shipped_conversion_is_nearly_as_good_in_half_the_passes() -> None:
+    assets = Path(str(files("seqgen_text") / "assets"))
+    chosen = [tale for tale in read_documents(None, count=6000).tales if tale.given][:60]
+    found = {}
+    for name in ("text-tiny", "text-tiny-block"):
+        model, config, tokenizer = load_qwen3(assets / name)
+        assert tokenizer is not None
+        found[name] = finished_tales(
+            model, tokenizer, decoder_of(config, tokenizer, temperature=0.0), chosen
+        )
+    before, after = found["text-tiny"], found["text-tiny-block"]
+    assert before.share > 0.6
+    assert after.share > before.share - 0.15
+    assert before.tokens_per_forward == 1.0
+    assert after.tokens_per_forward > 1.8
