@@ -48,7 +48,8 @@ class OrderTable:
     @cached_property
     def rank_S(self) -> Tensor:
         """Place of each slot in `sequence_S`."""
-        return self.sequence_S.argsort()
+        with torch.inference_mode(False):  # kept with the table, which may serve in training
+            return self.sequence_S.argsort()
 
     @cached_property
     def prompts(self) -> tuple[int, ...]:
@@ -228,10 +229,12 @@ def _require_contiguous(table: OrderTable, what: str) -> None:
 @lru_cache(maxsize=64)
 def _line(slots: int, size: int, device: torch.device) -> OrderTable:
     """Consecutive groups of `size` slots."""
-    index = torch.arange(slots, device=device)
+    with torch.inference_mode(False):  # what is kept may serve in training
+        index = torch.arange(slots, device=device)
+        group_S = index // size
     count = -(-slots // size)
     return OrderTable(
-        group_S=index // size,
+        group_S=group_S,
         coordinates_SA=index[:, None],
         sequence_S=index,
         starts=tuple(min(g * size, slots) for g in range(count + 1)),

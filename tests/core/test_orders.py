@@ -46,6 +46,16 @@ def test_no_slots_no_groups() -> None:
         assert (table.groups, table.widest) == (0, 0)
 
 
+@pytest.mark.parametrize("order", [Raster(), Whole(), Blocks(3)])
+def test_a_table_made_in_a_decode_serves_training(order: Order) -> None:
+    embedding = torch.nn.Embedding(37, 2)
+    with torch.inference_mode():
+        table = order.table(37, CPU)  # a size of this test alone, so that none is kept already
+        assert table.rank_S.tolist() == list(range(37))
+    for kept in (table.sequence_S, table.coordinates_SA[:, 0], table.group_S, table.rank_S):
+        embedding(kept).sum().backward()
+
+
 @settings(max_examples=60, deadline=None)
 @given(groups=st.lists(st.integers(0, 5), min_size=1, max_size=12))
 def test_a_table_from_any_groups(groups: list[int]) -> None:
