@@ -10,7 +10,7 @@ included; one thread; calls in turns, medians; processor and wall milliseconds a
 - `transformers`: greedy `generate`, SDPA attention, its default cache;
 - `ar`: `Autoregressive`; the same tokens, or nothing is timed;
 - `ar_compiled`, `block_K_compiled`: after `seqgen.compiled.compiled(model)`, compiled before;
-- `ar_bf16` (`--weights`): with weights in bfloat16;
+- `ar_bf16`, `ar_int8` (`--weights`): with weights in bfloat16 and in 8 bits (`seqgen.linear`);
 - `block_K`: `BlockDiffusion` of an SDAR model of these sizes, a token a pass (static, K steps): the
   least it can win. `sure_K`: every token is sure at once (threshold 0): the most;
 - `speculative`: n-gram drafts. How many tokens a pass it wins depends on the text: on what random
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=NEW)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--eager", action="store_true", help="do not compile anything")
-    parser.add_argument("--weights", action="store_true", help="time bfloat16 weights too")
+    parser.add_argument("--weights", action="store_true", help="time bfloat16 and int8 weights too")
     parser.add_argument("--json", type=Path, help="also write the result here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -218,8 +218,15 @@ def decode(decoder: Decoder, model: SequenceModel, *, ids: Tensor, new: int) -> 
 
 def other_weights(folder: Path, run: Callable[..., object]) -> dict[str, Callable[[], object]]:
     """The autoregressive decode with smaller weights; its tokens may differ."""
+    from seqgen.linear import quantize
+
     half, _, _ = load_qwen3(folder, dtype=torch.bfloat16)
-    return {"ar_bf16": partial(run, Autoregressive(), half)}
+    small, _, _ = load_qwen3(folder)
+    quantize(small)
+    return {
+        "ar_bf16": partial(run, Autoregressive(), half),
+        "ar_int8": partial(run, Autoregressive(), small),
+    }
 
 
 def check_equal(

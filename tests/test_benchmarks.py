@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
             "decode",
             ["--models", "1 layer, d64", "--batches", "1", "--tokens", "8", "--eager", "--weights"],
             1,
-            "ar_bf16_cpu_ms",
+            "ar_int8_cpu_ms",
         ),
         ("decode_growth", ["--lengths", "16", "32", "--tokens", "2"], 6, "token_ms"),
         ("nar_vs_ar", ["--sizes", "shipped"], 3, "decode_ar_shifted_over_nar"),

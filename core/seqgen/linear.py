@@ -8,6 +8,7 @@ Both compute in full float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -16,30 +17,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from seqgen.errors import ConfigError
 
-class Linear(nn.Linear):
-    """`nn.Linear` with the fast path, and `relu` for the two steps in one."""
+
+class Product(nn.Module):
+    """Base of layers that multiply by a weight; holds the copies `pack` and `quantize` make."""
 
     _packed: tuple[int, int, Tensor] | None = None
-    """(address, version, copy of the weight in oneDNN's own layout), see `pack`."""
+    """(address, version, copy of the weight in oneDNN's own layout)."""
+    _int8: tuple[int, int, Tensor, Tensor] | None = None
+    """(address, version, weight in 8 bits, scale of each row)."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
-        return self._apply_to(input, relu=False)
+    def factor(self) -> Tensor:
+        """The weight [out, in] that is multiplied by."""
+        raise TypeError(f"{type(self).__name__} must define factor()")
 
-    def relu(self, input: Tensor) -> Tensor:
-        """relu(W x + b)."""
-        return self._apply_to(input, relu=True)
-
-    def _apply_to(self, x: Tensor, *, relu: bool) -> Tensor:
-        weight = self.weight
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
+        """x W^T + b, followed by a relu if asked for."""
+        if self._int8 is not None and not torch.is_grad_enabled() and x.is_cpu:
+            address, version, small, scale = self._int8
+            if address == weight.data_ptr() and version == weight._version:
+                out = _int8_product(x, small, scale, bias)
+                return F.relu(out, inplace=True) if relu else out
+            self._int8 = None  # the weight was replaced or changed in place
         if not _fast_path(x, weight):
-            out = F.linear(x, weight, self.bias)
+            out = F.linear(x, weight, bias)
             return F.relu(out, inplace=True) if relu else out
         if torch.is_grad_enabled():
-            out = _Dense.apply(x, weight, self.bias)  # type: ignore[no-untyped-call]
+            out = _Dense.apply(x, weight, bias)  # type: ignore[no-untyped-call]
             return F.relu(out) if relu else out
-        return _product(x, self._current(weight), self.bias, relu=relu)
+        return _product(x, self._current(weight), bias, relu=relu)
 
     def _current(self, weight: Tensor) -> Tensor:
         """The packed copy of the weight if there is one and it is not outdated."""
@@ -52,23 +59,78 @@ class Linear(nn.Linear):
         return weight
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # copies and pickles hold plain weights only
+        # Copies and pickles hold plain weights only.
+        return {**self.__dict__, "_packed": None, "_int8": None}
 
 
+class Linear(Product, nn.Linear):
+    """`nn.Linear` with the fast path, and `relu` for the two steps in one."""
+
+    def factor(self) -> Tensor:
+        return self.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return self.product(input, self.weight, self.bias, relu=False)
+
+    def relu(self, input: Tensor) -> Tensor:
+        """relu(W x + b)."""
+        return self.product(input, self.weight, self.bias, relu=True)
+
+
+@torch.no_grad()
 def pack(model: nn.Module) -> None:
-    """Keep a copy of every `Linear` weight in the layout that the fast path wants.
+    """Keep a copy of every weight in the layout that the fast path wants (`Linear`, output heads).
 
-    For models that are only decoded from now on: it saves 5 to 15 % of the time and costs as much
-    memory again as the weights. Nothing happens where the fast path does not exist. Weights that
-    are replaced or changed in place afterwards are noticed, changes through `.data` are not.
+    For models that are only decoded from now on: passes of 4 rows and more take half to a third of
+    the time, single rows of large weights two thirds, and it costs as much memory again as the
+    weights. Nothing happens where the fast path does not exist. Weights that are replaced or
+    changed in place afterwards are noticed, changes through `.data` are not.
     """
-    for module in model.modules():
-        if isinstance(module, Linear):
-            with torch.no_grad():
-                weight = module.weight.detach()
-                if _fast_path(weight, weight):
-                    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-                    module._packed = (weight.data_ptr(), module.weight._version, packed)
+    for module in _products(model):
+        weight = module.factor().detach()
+        if _fast_path(weight, weight) and not weight.is_inference():
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+            module._packed = (weight.data_ptr(), weight._version, packed)
+
+
+@torch.no_grad()
+def quantize(model: nn.Module) -> None:
+    """Decode with weights of 8 bits, a scale for each row of a weight; inputs become bfloat16.
+
+    On a CPU one row takes a third of the time of float32, since it reads a quarter of the bytes;
+    from about 8 rows on packed float32 is as fast. A product is off by 0.8 % of its size, so tokens
+    may differ. Layers whose input is not a multiple of 16 wide stay as they are: the operator would
+    read beyond them. The weights themselves stay as they are and serve training; as with `pack`, a
+    changed one is noticed.
+
+    Raises:
+        ConfigError: the model is not on a CPU.
+    """
+    for module in _products(model):
+        weight = module.factor().detach()
+        if weight.device.type != "cpu":
+            raise ConfigError(
+                f"8-bit weights are for a CPU, and this model is on {weight.device}",
+                fix="take bfloat16 there",
+            )
+        if weight.shape[1] % _INT8_WIDTH:
+            continue
+        scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127
+        small = (weight.float() / scale[:, None]).round().to(torch.int8)
+        module._int8 = (weight.data_ptr(), weight._version, small, scale.bfloat16())
+
+
+def _products(model: nn.Module) -> Iterator[Product]:
+    return (module for module in model.modules() if isinstance(module, Product))
+
+
+def _int8_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    # The operator is for bfloat16; of float32 it has a slow version only.
+    rows = x.reshape(-1, x.shape[-1]).bfloat16()
+    out: Tensor = torch._weight_int8pack_mm(rows, weight, scale).to(x.dtype)
+    out = out.view(*x.shape[:-1], -1)
+    return out if bias is None else out + bias
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False) -> Tensor:
@@ -122,6 +184,9 @@ def _fast_path(x: Tensor, weight: Tensor) -> bool:
         and _available()
     )
 
+
+_INT8_WIDTH = 16
+"""Numbers that the 8-bit kernel reads at once, whether or not a row has as many left."""
 
 _ENOUGH = 3 << 18
 """Products from which on oneDNN wins: a call costs 10 us before it starts, `F.linear` costs 1.

@@ -32,15 +32,8 @@ def uniform(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int | None = No
         draw: which number of this slot (the refinement, say); another draw is independent.
         count: how many numbers a slot; None for one, without a last axis.
     """
-    if seeds_B.device.type == "cpu":
-        return _uniform_on_cpu(seeds_B, slots_BQ, draw, count)
-    state = _mix(seeds_B[:, None] + _GAMMA * (slots_BQ + 1))
-    state = _mix(state + _wrap(_GAMMA * (draw + 1)))
-    if count is not None:
-        index = torch.arange(1, count + 1, device=seeds_B.device)
-        state = _mix(state[..., None] + _GAMMA * index)
-    # 24 bits fill a float32 exactly; the last of them set keeps 0 out, and 1 is never reached.
-    return (((state >> 40) & 0xFFFFFF) | 1).float().mul_(2.0**-24)
+    of = _uniform_on_cpu if seeds_B.device.type == "cpu" else _uniform_on_any_device
+    return of(seeds_B, slots_BQ, draw, count)
 
 
 def normal(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int) -> Tensor:
@@ -50,6 +43,18 @@ def normal(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int) -> Tensor:
     radius = torch.sqrt(-2.0 * torch.log(u[..., :pairs]))
     angle = (2.0 * math.pi) * u[..., pairs:]
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)[..., :count]
+
+
+def _uniform_on_any_device(
+    seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int | None
+) -> Tensor:
+    state = _mix(seeds_B[:, None] + _GAMMA * (slots_BQ + 1))
+    state = _mix(state + _wrap(_GAMMA * (draw + 1)))
+    if count is not None:
+        index = torch.arange(1, count + 1, device=seeds_B.device)
+        state = _mix(state[..., None] + _GAMMA * index)
+    # 24 bits fill a float32 exactly; the last of them set keeps 0 out, and 1 is never reached.
+    return (((state >> 40) & 0xFFFFFF) | 1).float().mul_(2.0**-24)
 
 
 def _uniform_on_cpu(seeds_B: Tensor, slots_BQ: Tensor, draw: int, count: int | None) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from seqgen.errors import CheckpointError, ConfigError
+from seqgen.linear import pack
 from seqgen.model import SequenceModel
 from seqgen.models.folder import read_tokenizer
 from seqgen.models.qwen3 import Qwen3Config, load_qwen3, read_config
@@ -104,6 +105,7 @@ def load_text_model(
     tokenizer = _tokenizer(folder, config)
     chat = ChatTemplate.read(folder)
     model, config, _ = load_qwen3(folder, device=device, dtype=dtype)
+    pack(model)
     block = None if config.mask_id is None else model
     return TextModel(model, block, tokenizer, config, chat, folder)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from seqgen.linear import Linear, _available, pack
+from seqgen.heads import CategoricalHead
+from seqgen.linear import Linear, _available, pack, quantize
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +99,53 @@ def test_other_types_use_the_plain_layer(layer: Linear) -> None:
     x = torch.randn(4, 20, dtype=torch.float64)
     with torch.no_grad():
         assert torch.equal(double(x), nn.functional.linear(x, double.weight, double.bias))
+
+
+def test_pack_covers_output_heads() -> None:
+    torch.manual_seed(0)
+    head = CategoricalHead(20, 30)
+    plain = copy.deepcopy(head)
+    pack(head)
+    assert (head._packed is not None) == _available()
+    x = torch.randn(4, 1, 20)
+    with torch.inference_mode():
+        torch.testing.assert_close(head.logits(x), plain.logits(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_eight_bits_are_near(dtype: torch.dtype, layer: Linear) -> None:
+    torch.manual_seed(0)
+    layer = Linear(256, 128).to(dtype)
+    plain = copy.deepcopy(layer)
+    quantize(layer)
+    x = torch.randn(3, 2, 256, dtype=dtype)
+    with torch.inference_mode():
+        got, want = layer(x), plain(x)
+        assert got.dtype == dtype
+        assert (got - want).norm() < 0.015 * want.norm()
+        assert not torch.equal(got, want)
+        torch.testing.assert_close(layer.relu(x), layer(x).relu())
+        # A row does not depend on the others.
+        torch.testing.assert_close(layer(x[1:2]), got[1:2], atol=1e-2, rtol=1e-2)
+    assert layer.weight.dtype == dtype
+
+
+def test_eight_bits_leave_odd_widths_alone(layer: Linear) -> None:
+    assert layer.in_features % 16
+    quantize(layer)
+    assert layer._int8 is None
+
+
+def test_training_and_changed_weights_do_without_eight_bits() -> None:
+    torch.manual_seed(0)
+    layer = Linear(32, 30)
+    quantize(layer)
+    x = torch.randn(4, 32)
+    want = nn.functional.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), want, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        assert not torch.allclose(layer(x), want, atol=1e-5, rtol=1e-5)
+        layer.weight.mul_(2)
+        want = nn.functional.linear(x, layer.weight, layer.bias)
+        torch.testing.assert_close(layer(x), want, atol=1e-5, rtol=1e-5)
+    assert copy.deepcopy(layer)._int8 is None

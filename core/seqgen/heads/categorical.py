@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqgen.heads.base import Proposal, Request
-from seqgen.linear import linear
+from seqgen.linear import Product
 from seqgen.logits import sample_from
 
 
-class CategoricalHead(nn.Module):
+class CategoricalHead(Product):
     """A linear layer to logits.
 
     Args:
@@ -58,7 +58,11 @@ class CategoricalHead(nn.Module):
 
     def logits(self, hidden_BQD: Tensor) -> Tensor:
         """Logits [B, Q, V]."""
-        return linear(hidden_BQD, self.weight[: self.vocabulary], self.bias)
+        return self.product(hidden_BQD, self.factor(), self.bias, relu=False)
+
+    def factor(self) -> Tensor:
+        """The weight of the values [V, D]."""
+        return self.weight[: self.vocabulary]
 
     def propose(self, hidden_BQD: Tensor, request: Request) -> Proposal:
         """Propose by argmax or by sampling, as `request.sampling` says."""
