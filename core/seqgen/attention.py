@@ -21,7 +21,7 @@ from torch import Tensor
 
 from seqgen import kernels
 from seqgen.errors import ConfigError, did_you_mean
-from seqgen.mask_view import FLEX_TILE
+from seqgen.mask_view import FLEX_TILE, Parts
 from seqgen.mask_view import MaskView as MaskView
 
 Backend = Literal["auto", "sdpa", "flex", "triton", "reference"]
@@ -62,10 +62,13 @@ def attend(
         return reference_attention(
             query_BHQd, key_BGKd, value_BGKd, None if view is None else view.dense
         )
-    if view is not None and _needs_pieces(query_BHQd, view):
+    if view is None:
+        return _unmasked(query_BHQd, key_BGKd, value_BGKd)
+    if view.parts is not None:
+        return _in_parts(query_BHQd, key_BGKd, value_BGKd, view.parts)
+    if _needs_pieces(query_BHQd, view):
         return _in_pieces(query_BHQd, key_BGKd, value_BGKd, view)
-    dense = None if view is None else view.dense
-    return fused_attention(query_BHQd, key_BGKd, value_BGKd, dense)
+    return fused_attention(query_BHQd, key_BGKd, value_BGKd, view.dense)
 
 
 def choose(query_BHQd: Tensor, *, masked: bool) -> Backend:
@@ -156,6 +159,28 @@ def reference_attention(
         scores = scores.masked_fill(~dense, float("-inf"))
     mixed: Tensor = scores.softmax(dim=-1) @ value
     return mixed.to(query_BHQd.dtype)
+
+
+def _unmasked(query_BHQd: Tensor, key_BGKd: Tensor, value_BGKd: Tensor) -> Tensor:
+    batch, heads, queries, width = query_BHQd.shape
+    groups = key_BGKd.shape[1]
+    if heads == groups or query_BHQd.is_cuda:
+        return fused_attention(query_BHQd, key_BGKd, value_BGKd, None)
+    # All see the same keys: heads that share them are further queries of one head.
+    grouped = query_BHQd.reshape(batch, groups, -1, width)
+    mixed = fused_attention(grouped, key_BGKd, value_BGKd, None)
+    return mixed.reshape(batch, heads, queries, width)
+
+
+def _in_parts(query_BHQd: Tensor, key_BGKd: Tensor, value_BGKd: Tensor, parts: Parts) -> Tensor:
+    """Runs of queries one after the other, each without a mask."""
+    keys, first, mixed = key_BGKd.shape[2], 0, []
+    for last, behind in parts:
+        end = keys - behind
+        query = query_BHQd[:, :, first:last]
+        mixed.append(_unmasked(query, key_BGKd[:, :, :end], value_BGKd[:, :, :end]))
+        first = last
+    return torch.cat(mixed, dim=2)
 
 
 def _needs_pieces(query_BHQd: Tensor, view: MaskView) -> bool:

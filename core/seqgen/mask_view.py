@@ -21,6 +21,10 @@ from seqgen.masks import BlockCausal, Causal, Full, Mask, SlotInfo
 FLEX_TILE = 128
 """Queries and keys of a tile of FlexAttention's block mask."""
 
+Parts = tuple[tuple[int, int], ...]
+"""Runs of queries that see the same keys, and all before them: (end of the run, keys that lie
+behind the last one it sees). Host numbers that do not depend on how much is cached."""
+
 
 class MaskView:
     """A mask applied to the queries and keys of one pass.
@@ -30,12 +34,33 @@ class MaskView:
     """
 
     def __init__(
-        self, mask: Mask, q: SlotInfo, k: SlotInfo, key_valid_BK: Tensor | None = None
+        self,
+        mask: Mask,
+        q: SlotInfo | Callable[[], SlotInfo],
+        k: SlotInfo | Callable[[], SlotInfo],
+        key_valid_BK: Tensor | None = None,
+        *,
+        parts: Parts | None = None,
     ) -> None:
+        """Apply `mask` to queries `q` and keys `k`, which may be worked out only when needed.
+
+        Args:
+            key_valid_BK: keys in use; None if all are.
+            parts: the same mask as runs of queries, where the caller knows it.
+        """
         self.mask = mask
-        self.q = q
-        self.k = k
+        self._q = q
+        self._k = k
         self.key_valid_BK = key_valid_BK
+        self.parts = parts
+
+    @cached_property
+    def q(self) -> SlotInfo:
+        return self._q() if callable(self._q) else self._q
+
+    @cached_property
+    def k(self) -> SlotInfo:
+        return self._k() if callable(self._k) else self._k
 
     def sees(self, first: int, last: int) -> Tensor:
         """The predicate for queries first..last-1: bool [B or 1, Q or 1, K]."""

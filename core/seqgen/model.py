@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from seqgen.attention import MaskView
 from seqgen.cache import Cache
-from seqgen.masks import BlockCausal, Full, Mask
+from seqgen.masks import BlockCausal, Full, Mask, SlotInfo
 from seqgen.orders import OrderTable
 
 if TYPE_CHECKING:
@@ -119,21 +120,41 @@ class SequenceModel(nn.Module):
         if self.branches > 1:
             slots_BR = _repeat(slots_BR, self.branches)
             valid_BR = None if valid_BR is None else _repeat(valid_BR, self.branches)
-        view = None
         if cache is not None:
             cache.begin(slots_BR, valid_BR)
-        uniform = cache is None or cache.uniform is not None
-        if not (alone and self.mask.past_is_visible and valid_BR is None and uniform):
-            key_slots, key_valid = slots_BR, valid_BR
-            if cache is not None:
-                key_slots, key_valid = cache.slots_BN[:, : cache.visible], cache.valid()
-                if uniform and valid_BR is None and slots_BR.shape[0] == 1:
-                    key_slots, key_valid = key_slots[:1], None
-            # Alone, a slot sees all that is valid: one row of the mask serves every query.
-            mask = Full() if alone and self.mask.past_is_visible else self.mask
-            view = MaskView(mask, table.info(slots_BR), table.info(key_slots), key_valid)
+        view = self._view(table, slots_BR, valid_BR, alone, cache, run)
         coordinates = table.coordinates_SA[slots_BR if run is None else (None, run)]
         return self.backbone(x, coordinates, view=view, cache=cache, context=context)
+
+    def _view(
+        self,
+        table: OrderTable,
+        slots_BR: Tensor,
+        valid_BR: Tensor | None,
+        alone: bool,
+        cache: Cache | None,
+        run: slice | None,
+    ) -> MaskView | None:
+        """The mask of a pass that the cache knows of; None where everything is seen."""
+        uniform = valid_BR is None and (cache is None or cache.uniform is not None)
+        if alone and self.mask.past_is_visible and uniform:
+            return None
+        # Alone, a slot sees all that is valid: one row of the mask serves every query.
+        mask = Full() if alone and self.mask.past_is_visible else self.mask
+        queries = partial(table.info, slots_BR)
+        if cache is None:
+            return MaskView(mask, queries, queries, valid_BR)
+        if not (uniform and slots_BR.shape[0] == 1):
+            keys_BN = cache.slots_BN[:, : cache.visible]
+            return MaskView(mask, queries, table.info(keys_BN), cache.valid())
+        parts = None
+        if run is not None and isinstance(mask, BlockCausal):
+            parts = table.parts_of(run, _MOST_PARTS)
+
+        def keys() -> SlotInfo:
+            return table.info(cache.slots_BN[:1, : cache.visible])
+
+        return MaskView(mask, queries, keys, parts=parts)
 
     def _embed(
         self,
@@ -153,6 +174,10 @@ class SequenceModel(nn.Module):
             return self.inputs(canvas, slots_BR, valid_BR, context)
         own = _branch_contexts(context, self.branches)
         return torch.cat([self.inputs(canvas, slots_BR, valid_BR, part) for part in own])
+
+
+_MOST_PARTS = 4
+"""Groups of a pass that are looked at one after the other; of more, a mask is made."""
 
 
 def _embed_run(inputs: Inputs) -> Callable[[Canvas, slice], Tensor | None] | None:

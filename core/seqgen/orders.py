@@ -73,6 +73,18 @@ class OrderTable:
         """Slots of groups first..last-1 in decoding sequence, [1, N]."""
         return self.sequence_S[None, self.starts[first] : self.starts[last]]
 
+    def parts_of(self, run: slice, most: int) -> tuple[tuple[int, int], ...] | None:
+        """The groups that a run of slots is made of: (its end within the run, slots behind it).
+
+        None where there are more than `most`, or where the run cuts a group.
+        """
+        first = bisect.bisect_left(self.starts, run.start)
+        ends = self.starts[first + 1 : first + most + 1]
+        ends = ends[: bisect.bisect_left(ends, run.stop) + 1]
+        if not ends or ends[-1] != run.stop or self.starts[first] != run.start:
+            return None
+        return tuple((end - run.start, run.stop - end) for end in ends)
+
     def run_of(self, first: int, last: int) -> slice | None:
         """The same as a slice, where the order is that of the slots."""
         return slice(self.starts[first], self.starts[last]) if self.contiguous else None

@@ -126,7 +126,7 @@ class Transformer(nn.Module):
             raise ConfigError(
                 "a transformer with cross-attention cannot be compiled for decoding",
                 why="every length of the context would be compiled anew",
-                fix="decode it without compiled()",
+                fix="leave --compile out, or decode without compiled()",
             )
         device = self.norm.weight.device
         require_compiler(device)
@@ -275,12 +275,7 @@ class _SelfAttention(nn.Module):
         query, key = both[:, :H], both[:, H:]
         if cache is not None:
             key, value = cache.write(layer, key, value)
-        if view is None and H != G and not query.is_cuda:
-            # All see the same keys: heads that share them are further queries of one head.
-            mixed = attend(query.reshape(batch, G, -1, c.d), key, value, backend=c.backend)
-            mixed = mixed.reshape(batch, H, rows, c.d)
-        else:
-            mixed = attend(query, key, value, view=view, backend=c.backend)
+        mixed = attend(query, key, value, view=view, backend=c.backend)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 

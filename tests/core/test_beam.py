@@ -149,7 +149,7 @@ def test_a_beam_of_everything_equals_brute_force(seed: int, penalty: float) -> N
         score = sum(float(log_p[row, i, ids[i]]) for i in range(length)) / length**penalty
         wanted[tuple(ids[:length])] = (score, [2, *ids[:length]], 0 in ids)
     best = sorted(wanted.values(), key=lambda a: (not a[2], -a[0]))[:9]
-    options = Beam(beams=4 ** (new - 1), keep=9, stop_ids=(0,), length_penalty=penalty)
+    options = Beam(beams=4**new, keep=9, stop_ids=(0,), length_penalty=penalty)
     assert_same(answers_of(options.generate(model, canvas_of([[2]], new)), 0), best)
 
 
