@@ -53,7 +53,7 @@ PROMPT, NEW = 32, 128
 BLOCKS = (4, 8, 16)
 COMPILED = ("ar", "block", "ours")
 """Ways of decoding that are also timed compiled."""
-AS_SDAR = Sampling(temperature=1.0, filters=(TopK(1),), confidence="filtered")
+AS_SDAR = Sampling(filters=(TopK(1),), confidence="filtered")
 
 
 def qwen3(layers: int, width: int, heads: int, head_width: int, vocabulary: int) -> Qwen3Config:

@@ -22,6 +22,7 @@ NeuralProphet's automatic learning rate fails beside this torch unless `torch.lo
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import time
@@ -52,13 +53,21 @@ Forecaster = Callable[[Floats], Floats]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=FILE)
     parser.add_argument("--repeats", type=int, default=1, help="rounds of fits")
     parser.add_argument("--epochs", type=int, default=100, help="of NeuralProphet")
     parser.add_argument("--limit", type=int, default=0, help="first values only; 0: all")
     parser.add_argument("--json", type=Path, help="also write the result here")
     arguments = parser.parse_args()
+    if importlib.util.find_spec("neuralprophet") is None:
+        parser.error(
+            "NeuralProphet is not installed here: run `make peers`, then call this as --help says"
+        )
+    if not arguments.data.is_file():
+        parser.error(f"{arguments.data} does not exist: --data FILE")
     torch.set_num_threads(1)
     quieten()
     import pandas as pd

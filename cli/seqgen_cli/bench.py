@@ -74,6 +74,7 @@ def command(
     and tokens a second. Without INPUT the plugin's example is used.
     """
     from seqgen.benchmark import print_result, result, write_result
+    from seqgen.domain import available_decoders
 
     job = resolve(request, decoder=None)
     if tokenizers:
@@ -83,17 +84,25 @@ def command(
     refuse_illustrations(job)
     note_example(job, "measuring on")
     model = job.build(request.threads or 1)
+    if decoders is None:
+        names = available_decoders(job.domain, model, names)
     failures = Failures(debug=request.debug)
     batches = list(_batches(job, failures))
     if not batches:
         raise InputError("nothing to measure: no input could be read")
     outcome = result("bench", _measure(job, model, names, batches, repeats))
+    about = {
+        "plugin": job.plugin,
+        "model": job.card.name,
+        "dtype": job.dtype,
+        "compile": job.compile,
+    }
     if output is not None:
         write_result(outcome, Path(output).expanduser())
     if as_json:
         from seqgen_cli.tables import print_json
 
-        print_json({"plugin": job.plugin, "model": job.card.name, **outcome})
+        print_json({**about, **outcome})
     else:
         print_result(outcome)
     if failures.count:

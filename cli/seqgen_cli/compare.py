@@ -92,6 +92,8 @@ def command(
                 "items": len(entries),
                 "failures": max(score.failures for score in scores),
                 "seed": job.seed,
+                "dtype": job.dtype,
+                "compile": job.compile,
                 "picture": None if no_picture else str(picture),
                 "decoders": [score.to_json() for score in scores],
             }

@@ -128,6 +128,7 @@ def _print(job: Job, score: Score, *, as_json: bool) -> None:
     if as_json:
         from seqgen_cli.tables import print_json
 
-        print_json({**score.to_json(), "plugin": job.plugin, "seed": job.seed})
+        setting = {"seed": job.seed, "dtype": job.dtype, "compile": job.compile}
+        print_json({**score.to_json(), "plugin": job.plugin, **setting})
         return
     print_score(score)

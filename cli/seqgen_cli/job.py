@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from seqgen.domain import Domain, DomainInfo
     from seqgen.registry import Card
 
-DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64", "int8")
 CONFIG_KEYS = (
-    "plugin", "model", "decoder", "seed", "device", "dtype", "batch_size", "options",
+    "plugin", "model", "decoder", "seed", "device", "dtype", "compile", "batch_size", "options",
 )  # fmt: skip
 _WEIGHT_SUFFIXES = (
     ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".json", ".yaml", ".yml", ".txt", ".mvn",
@@ -47,6 +47,7 @@ class Request:
     seed: int | None
     device: str | None
     dtype: str | None
+    compile: bool | None
     batch_size: int | None
     limit: int | None
     threads: int | None
@@ -66,6 +67,7 @@ class Job:
     seed: int
     device: str
     dtype: str
+    compile: bool
     batch_size: int
     limit: int | None
     sources: tuple[str, ...]
@@ -80,6 +82,7 @@ class Job:
             "seed": self.seed,
             "device": self.device,
             "dtype": self.dtype,
+            "compile": self.compile,
             "batch_size": self.batch_size,
             "options": option_values.to_json(self.options),
         }
@@ -102,14 +105,20 @@ class Job:
         Raises:
             UsageError: the device is not there.
             CheckpointError: files are missing or damaged.
+            ConfigError: the model cannot be held in 8 bits, or not be compiled.
         """
         import torch
+
+        from seqgen.preparation import prepare
 
         use_threads(threads)
         device = torch.device(resolve_device(self.device))
         # Results that must repeat to the byte want full precision unless the user says otherwise.
-        dtype = getattr(torch, "float32" if self.dtype == "auto" else self.dtype)
-        return self.domain.build(self.card, device, dtype)
+        int8 = self.dtype == "int8"
+        dtype = getattr(torch, "float32" if int8 or self.dtype == "auto" else self.dtype)
+        model = self.domain.build(self.card, device, dtype)
+        prepare(model, int8=int8, compile=self.compile)
+        return model
 
 
 def job_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -138,7 +147,17 @@ _DECORATORS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--seed", type=int, metavar="N", help="Seed of the run.  [default: 0]"),
     click.option("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps.  [default: auto]"),
-    click.option("--dtype", metavar="T", help="auto (float32), bfloat16, float16, float64."),
+    click.option(
+        "--dtype",
+        metavar="T",
+        help="auto (float32), bfloat16, float16, float64; int8: 8-bit weights, on a CPU.",
+    ),
+    click.option(
+        "--compile/--no-compile",
+        default=None,
+        help="Fuse the decoding passes of small models; that takes seconds for each number of "
+        "rows and slots.  [default: no-compile]",
+    ),
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
@@ -189,6 +208,7 @@ def resolve(request: Request, *, decoder: str | None) -> Job:
         seed=request.seed if request.seed is not None else _whole(file, "seed", 0),
         device=device,
         dtype=check_dtype(request.dtype or str(file.get("dtype", "auto"))),
+        compile=_flag(file, "compile") if request.compile is None else request.compile,
         batch_size=request.batch_size or _whole(file, "batch_size", info.batch_size),
         limit=request.limit,
         sources=request.inputs or tuple(domain.example()),
@@ -324,6 +344,13 @@ def _whole(file: Mapping[str, Any], key: str, default: int) -> int:
         raise ConfigError(f"{key} must be a whole number, not {value!r}")
     if key == "batch_size" and value < 1:
         raise ConfigError(f"batch_size must be at least 1, not {value}")
+    return value
+
+
+def _flag(file: Mapping[str, Any], key: str) -> bool:
+    value = file.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} must be true or false, not {value!r}")
     return value
 
 

@@ -170,9 +170,12 @@ _MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENOMEM)
 def _file_trouble(error: OSError) -> str:
     what = f"cannot use {error.filename}" if error.filename else "a file cannot be used"
     fix = "check the path and who may read and write there"
+    why = error.strerror or str(error)
+    if error.errno == errno.EEXIST:  # of making a folder: files are replaced
+        why, fix = "it is a file, and a folder is needed", "choose another path"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         fix = "free some space; a run with -o OUT then goes on with --resume"
-    return f"{what}\n  why: {error.strerror or error}\n  fix: {fix}"
+    return f"{what}\n  why: {why}\n  fix: {fix}"
 
 
 def _import_command(name: str) -> click.Command:

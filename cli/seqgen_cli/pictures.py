@@ -66,11 +66,16 @@ class Pictures:
 class Illustrations:
     """Files beside OUT that the domain's options ask for.
 
+    Args:
+        output: OUT, or None.
+        replace: whether files that are there may be replaced.
+
     Raises:
-        UsageError: one is there already and may not be replaced.
+        UsageError: one is there already and may not be replaced, is OUT itself, or would lie in a
+            file.
     """
 
-    def __init__(self, job: Job, *, replace: bool) -> None:
+    def __init__(self, job: Job, *, output: Path | None, replace: bool) -> None:
         self._job = job
         self.paths = _illustrations(job)
         for path in self.paths:
@@ -78,6 +83,16 @@ class Illustrations:
                 raise UsageError(
                     f"{path} exists already",
                     fix="add --overwrite to replace it, or choose another name",
+                )
+            if output is not None and path.resolve() == output.resolve():
+                raise UsageError(
+                    f"{path} would be written twice",
+                    why="it is the output too",
+                    fix="choose another name for one of the two",
+                )
+            if file := next((folder for folder in path.parents if folder.is_file()), None):
+                raise UsageError(
+                    f"cannot write {path}", why=f"{file} is a file", fix="choose another folder"
                 )
 
     def write(self) -> None:
@@ -87,7 +102,11 @@ class Illustrations:
         try:
             note(self._job.domain.illustrate(self._job.options))
         except OSError as error:
-            raise UsageError(f"cannot write {self.paths[0]}", why=str(error)) from error
+            raise UsageError(
+                f"cannot write {self.paths[0]}",
+                why=str(error),
+                fix="check the path and who may write there",
+            ) from error
 
 
 def refuse_illustrations(job: Job) -> None:

@@ -86,7 +86,8 @@ def command(
     job = resolve(request, decoder=decoder)
     part = Shard.parse(shard) if shard is not None else Shard()
     target = _target(job, output, format_, resume=resume, overwrite=overwrite)
-    beside = Illustrations(job, replace=resume or overwrite)
+    output_path = None if target is None else target.path
+    beside = Illustrations(job, output=output_path, replace=resume or overwrite)
     pictures = None if plot is None else Pictures(Path(plot).expanduser(), job)
     note_example(job, "running")
     entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)

@@ -97,7 +97,8 @@ class Work:
             )
             raise SystemExit(130) from None
         if artifacts.written:
-            note(f"{artifacts.written} files in {artifacts.folder}/")
+            files = "file" if artifacts.written == 1 else "files"
+            note(f"{artifacts.written} {files} in {artifacts.folder}/")
         if self.pictures is not None:
             self.pictures.say_done()
         self._say_done(done, failures, time.perf_counter() - started)

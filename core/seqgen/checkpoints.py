@@ -18,7 +18,8 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,51 @@ def load(
     return state, config
 
 
+def load_kind(
+    path: str | Path, kind: str, *, what: str, fix: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of a checkpoint whose configuration says that it is of this kind.
+
+    Args:
+        what: it should be, and `fix` how to get one, for the message.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another kind.
+    """
+    state, config = load(path)
+    if config.get("kind") != kind:
+        raise CheckpointError(
+            f"{path} is not {what}",
+            why=f"its kind is {config.get('kind')!r}, expected {kind!r}",
+            fix=fix,
+        )
+    return state, config
+
+
+@contextmanager
+def building(
+    path: str | Path, *, fix: str = "use the version of seqgen that made it, or train it again"
+) -> Iterator[None]:
+    """Around what builds a model from a checkpoint's configuration.
+
+    Raises:
+        CheckpointError: the configuration lacks something, or holds what cannot be understood.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} holds a configuration that this version cannot build",
+            why=f"{type(error).__name__}: {error}",
+            fix=fix,
+        ) from error
+
+
+def in_dtype(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The state with its floating-point tensors in another type."""
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+
+
 def load_strict(
     module: nn.Module,
     state: Mapping[str, Tensor],
@@ -127,6 +173,21 @@ def load_strict(
             fix="use the checkpoint with the configuration it was trained with",
         )
     module.load_state_dict(given, strict=True)
+
+
+def require_finite(module: nn.Module, *, source: str | Path) -> None:
+    """Raise a `CheckpointError` if a weight is infinite or not a number; shapes do not show it."""
+    bad = [
+        name
+        for name, value in module.state_dict().items()
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
+    if bad:
+        raise CheckpointError(
+            f"{source} is damaged",
+            why=f"weights that are no finite numbers in {'; '.join(_listed('tensors', bad))}",
+            fix="get the file again, or train it again",
+        )
 
 
 def load_pickle(path: str | Path) -> Any:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from seqgen.canvas import Canvas
     from seqgen.decoders.base import Decoder, Generated
@@ -139,7 +140,9 @@ class Domain(Protocol[ItemT]):
         ...
 
     def build(self, card: Card, device: torch.device, dtype: torch.dtype) -> Any:
-        """The model of a card, ready to decode (an nn.Module in eval mode).
+        """The model of a card, ready to decode (an nn.Module in eval mode, or what holds some).
+
+        `--dtype int8` builds in float32; `seqgen.preparation` does the rest.
 
         Raises:
             CheckpointError: files are missing, damaged or do not fit.
@@ -244,6 +247,15 @@ def available_decoders(domain: Domain[Any], model: Any, names: Iterable[str]) ->
         return list(names)
     own = domain.decoders_of(model)
     return [name for name in names if name in own]
+
+
+@runtime_checkable
+class LoadsLater(Protocol):
+    """A model that `build` gave and that loads parts of itself when they are first used."""
+
+    def when_loaded(self, step: Callable[[nn.Module], None]) -> None:
+        """Do `step` to every part that is there, and to every other one once it is loaded."""
+        ...
 
 
 @runtime_checkable

@@ -42,6 +42,21 @@ class Inputs(Protocol):
         ...
 
 
+class IdInputs(Protocol):
+    """Inputs that embed ids, and can tell which ones enter at consecutive slots.
+
+    That spares gathering them slot by slot, and a compiled pass begins with them.
+    """
+
+    def ids_of_run(self, canvas: Canvas, run: slice) -> Tensor | None:
+        """The ids [B, R] that enter at consecutive slots; None where more than ids enters."""
+        ...
+
+    def embed_ids(self, ids_BR: Tensor, slots_BR: Tensor) -> Tensor:
+        """Embeddings [B, R, D] of such ids at slots [1, R]."""
+        ...
+
+
 def require_prompt(inputs: Inputs, canvas: Canvas, who: str = "this model") -> None:
     """Raise an `InputError` if a row lacks the values before the first slot that is fed."""
     if canvas.min_prompt < inputs.first_slot:
@@ -96,15 +111,18 @@ class ShiftedInputs(RasterInputs):
             ids = torch.where(slots_BR == 0, self.start_id, ids)
         x: Tensor = self.embedding(ids)
         if self.conditioned:
-            x = torch.where((slots_BR == 0)[..., None], _condition(context)[:, None], x)
-        return _plus_given(x, slots_BR, context) if self.adds_given else x
+            x = torch.where((slots_BR == 0)[..., None], condition_of(context)[:, None], x)
+        return plus_given(x, slots_BR, context) if self.adds_given else x
 
-    def embed_run(self, canvas: Canvas, run: slice) -> Tensor | None:
-        """The same for consecutive slots, gathering nothing; None where the context is needed."""
+    def ids_of_run(self, canvas: Canvas, run: slice) -> Tensor | None:
+        """The ids [B, R] that enter at consecutive slots; None where more than ids enters."""
         if self.adds_given or run.start == 0:
             return None
-        x: Tensor = self.embedding(canvas.values[:, run.start - 1 : run.stop - 1])
-        return x
+        return canvas.values[:, run.start - 1 : run.stop - 1]
+
+    def embed_ids(self, ids_BR: Tensor, slots_BR: Tensor) -> Tensor:
+        """Embeddings [B, R, D] of `ids_of_run`."""
+        return self.embed(ids_BR)
 
     def embed(self, ids_BS: Tensor, context: Context | None = None) -> Tensor:
         """Embeddings [B, S, D] of shifted ids at slots 0..S-1, for teacher forcing."""
@@ -126,11 +144,11 @@ class ShiftedInputs(RasterInputs):
                 )
             x = self.embed(before_BS, context)
             if self.conditioned:
-                x = torch.cat([_condition(context)[:, None].to(x.dtype), x[:, 1:]], dim=1)
+                x = torch.cat([condition_of(context)[:, None].to(x.dtype), x[:, 1:]], dim=1)
         if not self.adds_given:
             return x
         slots_1S = torch.arange(self.first_slot, self.first_slot + x.shape[1], device=x.device)
-        return _plus_given(x, slots_1S[None], context)
+        return plus_given(x, slots_1S[None], context)
 
 
 class MaskedInputs(nn.Module):
@@ -177,13 +195,16 @@ class MaskedInputs(nn.Module):
         ids_BR = torch.where(open_BR, self.mask_id, canvas.take(slots_BR))
         return self.embed(ids_BR, slots_BR, context)
 
-    def embed_run(self, canvas: Canvas, run: slice) -> Tensor | None:
-        """The same for consecutive slots, gathering nothing; None where more is needed."""
-        if self.adds_given or self.positions is not None:
+    def ids_of_run(self, canvas: Canvas, run: slice) -> Tensor | None:
+        """The ids [B, R] that enter at consecutive slots; None where more than ids enters."""
+        if self.adds_given:
             return None
         open_BR = canvas.open_at(canvas.values, None, run)
-        x: Tensor = self.embedding(torch.where(open_BR, self.mask_id, canvas.values[:, run]))
-        return x if self.scale == 1 else x * self.scale
+        return torch.where(open_BR, self.mask_id, canvas.values[:, run])
+
+    def embed_ids(self, ids_BR: Tensor, slots_BR: Tensor) -> Tensor:
+        """Embeddings [B, R, D] of `ids_of_run`."""
+        return self.embed(ids_BR, slots_BR)
 
     def embed(self, ids_BR: Tensor, slots_BR: Tensor, context: Context | None = None) -> Tensor:
         """Embeddings [B, R, D] of ids that lie at slots [B or 1, R]."""
@@ -192,11 +213,7 @@ class MaskedInputs(nn.Module):
             x = x * self.scale
         if self.positions is not None:
             x = x + self.positions(slots_BR)
-        if self.adds_given:
-            if context is None or context.given_BSD is None:
-                raise ValueError("these inputs need a context with given_BSD")
-            x = x + take(context.given_BSD, slots_BR)
-        return x
+        return plus_given(x, slots_BR, context) if self.adds_given else x
 
     def embed_copies(
         self, noisy_BS: Tensor, clean_BS: Tensor, table: OrderTable, context: Context | None = None
@@ -317,8 +334,8 @@ class NeighbourInputs(DecidedInputs):
 
     def _embed(self, ids_BR: Tensor, slots_BR: Tensor, context: Context | None) -> Tensor:
         x: Tensor = self.embedding(ids_BR)
-        x = torch.where((slots_BR == 0)[..., None], _condition(context)[:, None].to(x.dtype), x)
-        return _plus_given(x, slots_BR, context) if self.adds_given else x
+        x = torch.where((slots_BR == 0)[..., None], condition_of(context)[:, None].to(x.dtype), x)
+        return plus_given(x, slots_BR, context) if self.adds_given else x
 
 
 class ValueInputs(RasterInputs):
@@ -355,7 +372,7 @@ class ValueInputs(RasterInputs):
         values_BRC, known_BR = _known_values(canvas, (slots_BR - 1).clamp(min=0))
         x = _project(self.projection, values_BRC, known_BR, like=self.start_D)
         x = torch.where((slots_BR == 0)[..., None], self.start_D, x)
-        return _plus_given(x, slots_BR, context) if self.adds_given else x
+        return plus_given(x, slots_BR, context) if self.adds_given else x
 
     def embed_before(self, values_BSC: Tensor, context: Context | None = None) -> Tensor:
         """Embeddings [B, S, D] of slots that hold these values, for teacher forcing.
@@ -365,7 +382,7 @@ class ValueInputs(RasterInputs):
         x: Tensor = self.projection(values_BSC[:, :-1].to(self.start_D.dtype))
         x = torch.cat([self.start_D.expand(len(x), 1, -1).to(x.dtype), x], dim=1)
         slots_1S = torch.arange(x.shape[1], device=x.device)[None]
-        return _plus_given(x, slots_1S, context) if self.adds_given else x
+        return plus_given(x, slots_1S, context) if self.adds_given else x
 
 
 class MaskedValueInputs(nn.Module):
@@ -422,7 +439,7 @@ class MaskedValueInputs(nn.Module):
         x = torch.where(known_BR[..., None], x, self.mask_D)
         if self.positions is not None:
             x = x + self.positions(slots_BR)
-        return _plus_given(x, slots_BR, context) if self.adds_given else x
+        return plus_given(x, slots_BR, context) if self.adds_given else x
 
     def embed_copies(
         self,
@@ -456,13 +473,17 @@ def _project(
     return x
 
 
-def _condition(context: Context | None) -> Tensor:
+def condition_of(context: Context | None) -> Tensor:
+    """The condition [B, D] that enters at the first slots."""
     if context is None or context.condition_BD is None:
         raise ValueError("these inputs need a context with condition_BD")
     return context.condition_BD
 
 
-def _plus_given(x_BRD: Tensor, slots_BR: Tensor, context: Context | None) -> Tensor:
+def plus_given(x_BRD: Tensor, slots_BR: Tensor | slice, context: Context | None) -> Tensor:
+    """The embeddings with what the context gives for their slots."""
     if context is None or context.given_BSD is None:
         raise ValueError("these inputs need a context with given_BSD")
+    if isinstance(slots_BR, slice):
+        return x_BRD + context.given_BSD[:, slots_BR]
     return x_BRD + take(context.given_BSD, slots_BR)

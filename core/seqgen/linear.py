@@ -28,6 +28,11 @@ class Product(nn.Module):
     _int8: tuple[int, int, Tensor, Tensor] | None = None
     """(address, version, weight in 8 bits, scale of each row)."""
 
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether `quantize` has made a copy of the weight."""
+        return self._int8 is not None
+
     def factor(self) -> Tensor:
         """The weight [out, in] that is multiplied by."""
         raise TypeError(f"{type(self).__name__} must define factor()")

@@ -21,7 +21,7 @@ from seqgen.cache import Cache
 from seqgen.canvas import Canvas
 from seqgen.commits import CommitRule
 from seqgen.events import Event
-from seqgen.heads.base import Request
+from seqgen.heads.base import Proposal, Request
 from seqgen.inputs import DecidedInputs, RasterInputs, require_prompt
 from seqgen.logits import GREEDY, Sampling
 from seqgen.model import Context, SequenceModel
@@ -95,7 +95,6 @@ def decode(
         fewest, most = _passes(step, canvas, table, recipe)
         size = open_BQ.shape[1] if fresh else None
         for refinement in range(most):
-            hidden_BQD = feed.forward(step)
             request = Request(
                 canvas,
                 step.slots_BQ,
@@ -105,7 +104,7 @@ def decode(
                 step.total * most,
                 size,
             )
-            proposal = model.head.propose(hidden_BQD, request)
+            proposal = feed.propose(step, request)
             keep_BQ = recipe.commit(proposal, open_BQ, size_B, request)
             canvas.commit(
                 step.slots_BQ,
@@ -160,8 +159,9 @@ class _Feed:
         scratch = 2 * table.widest + ragged if ragged else 0
         self.cache: Cache | None = None
         if cached and table.groups > 1:
+            spare = model.compiled is not None  # a compiled pass wants room behind what it sees
             self.cache = model.backbone.new_cache(
-                canvas.batch * model.branches, canvas.slots + scratch
+                canvas.batch * model.branches, canvas.slots + scratch + spare
             )
         prompt, valid = closed_prompt(table, canvas)
         first = model.inputs.first_slot
@@ -182,19 +182,31 @@ class _Feed:
         """Rows of different prompt length whose open slots settle at once would leave gaps."""
         return bool(self.chunks) and self.cache is not None and self.model.inputs.settles_open
 
-    def forward(self, step: Step) -> Tensor:
-        """Hidden states of the step's slots [B, Q, D]."""
-        if isinstance(self.model.inputs, DecidedInputs):
-            return self._read(self.model.inputs, step)
+    def propose(self, step: Step, request: Request) -> Proposal:
+        """One pass, and what the head proposes for the step's slots."""
+        model = self.model
+        if isinstance(model.inputs, DecidedInputs):
+            return model.head.propose(self._read(model.inputs, step), request)
         slots, valid, lead, run = self._joined(step)
-        hidden = self._pass(slots, valid, alone=lead == 0, run=run)
+        proposal = model.propose(
+            self.canvas,
+            self.table,
+            slots,
+            request,
+            lead=lead,
+            valid_BR=valid,
+            alone=lead == 0,
+            cache=self.cache,
+            context=self.context,
+            run=run,
+        )
         if self.cache is not None:
-            opens = self.model.inputs.settles_open
+            opens = model.inputs.settles_open
             self._settle(valid, slots.shape[1] if opens else lead)
             self.chunks = []
             if step.group is not None:
                 self.first_group = step.group + opens
-        return hidden[:, lead:] if lead else hidden
+        return proposal
 
     def _read(self, inputs: DecidedInputs, step: Step) -> Tensor:
         """Feed the decided slots that are new; read the step's slots off decided ones."""

@@ -6,10 +6,9 @@ Shapes: B rows, R slots fed in a pass, Q open slots, D width, A coordinate axes,
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +20,9 @@ from seqgen.orders import OrderTable
 
 if TYPE_CHECKING:
     from seqgen.canvas import Canvas
-    from seqgen.heads.base import Head
-    from seqgen.inputs import Inputs
+    from seqgen.compiled import CompiledPass
+    from seqgen.heads.base import Head, Proposal, Request
+    from seqgen.inputs import IdInputs, Inputs
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,11 @@ class SequenceModel(nn.Module):
     Attributes:
         mask: which slots a slot sees, given the order's groups.
         branches: copies of each row that run in one batch (2 under guidance).
+        compiled: passes that `seqgen.compiled` has fused; None before.
     """
 
     branches = 1
+    compiled: CompiledPass | None = None
 
     def __init__(
         self, *, inputs: Inputs, backbone: Backbone, head: Head, mask: Mask | None = None
@@ -94,6 +96,39 @@ class SequenceModel(nn.Module):
         self.backbone = backbone
         self.head = head
         self.mask = BlockCausal() if mask is None else mask
+
+    def propose(
+        self,
+        canvas: Canvas,
+        table: OrderTable,
+        slots_BR: Tensor,
+        request: Request,
+        *,
+        lead: int = 0,
+        valid_BR: Tensor | None = None,
+        alone: bool = False,
+        cache: Cache | None = None,
+        context: Context | None = None,
+        run: slice | None = None,
+    ) -> Proposal:
+        """One forward pass as of `hidden`, and what the head proposes for all but `lead` slots."""
+        if self.compiled is not None and run is not None and valid_BR is None:
+            found = self.compiled.propose(
+                self, canvas, table, slots_BR, request, lead=lead, alone=alone, cache=cache, run=run
+            )
+            if found is not None:
+                return found
+        hidden = self.hidden(
+            canvas,
+            table,
+            slots_BR,
+            valid_BR=valid_BR,
+            alone=alone,
+            cache=cache,
+            context=context,
+            run=run,
+        )
+        return self.head.propose(hidden[:, lead:] if lead else hidden, request)
 
     def hidden(
         self,
@@ -126,6 +161,9 @@ class SequenceModel(nn.Module):
         coordinates = table.coordinates_SA[slots_BR if run is None else (None, run)]
         return self.backbone(x, coordinates, view=view, cache=cache, context=context)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "compiled": None}  # compiled code belongs to one model
+
     def _view(
         self,
         table: OrderTable,
@@ -149,7 +187,7 @@ class SequenceModel(nn.Module):
             return MaskView(mask, queries, table.info(keys_BN), cache.valid())
         parts = None
         if run is not None and isinstance(mask, BlockCausal):
-            parts = table.parts_of(run, _MOST_PARTS)
+            parts = table.parts_of(run, MOST_PARTS)
 
         def keys() -> SlotInfo:
             return table.info(cache.slots_BN[:1, : cache.visible])
@@ -165,10 +203,10 @@ class SequenceModel(nn.Module):
         run: slice | None,
     ) -> Tensor:
         """Embeddings [branches * B, R, D]."""
-        if run is not None and valid_BR is None:
-            embed_run = _embed_run(self.inputs)
-            x = None if embed_run is None else embed_run(canvas, run)
-            if x is not None:
+        if run is not None and valid_BR is None and (own_ids := id_inputs(self.inputs)) is not None:
+            ids_BR = own_ids.ids_of_run(canvas, run)
+            if ids_BR is not None:
+                x = own_ids.embed_ids(ids_BR, slots_BR)
                 return x if self.branches == 1 else x.repeat(self.branches, 1, 1)
         if self.branches == 1:
             return self.inputs(canvas, slots_BR, valid_BR, context)
@@ -176,18 +214,17 @@ class SequenceModel(nn.Module):
         return torch.cat([self.inputs(canvas, slots_BR, valid_BR, part) for part in own])
 
 
-_MOST_PARTS = 4
+MOST_PARTS = 4
 """Groups of a pass that are looked at one after the other; of more, a mask is made."""
 
 
-def _embed_run(inputs: Inputs) -> Callable[[Canvas, slice], Tensor | None] | None:
-    """The inputs' method for consecutive slots, where nothing asks for the general one."""
-    if "embed_run" not in vars(type(inputs)):  # inherited: the subclass may embed something else
+def id_inputs(inputs: Inputs) -> IdInputs | None:
+    """The inputs as `IdInputs`, where nothing asks for the general way."""
+    if "ids_of_run" not in vars(type(inputs)):  # inherited: the subclass may embed something else
         return None
     if isinstance(inputs, nn.Module) and (inputs._forward_pre_hooks or inputs._forward_hooks):
         return None
-    method: Callable[[Canvas, slice], Tensor | None] = inputs.embed_run  # type: ignore[attr-defined]
-    return method
+    return cast("IdInputs", inputs)
 
 
 def with_head(model: SequenceModel, head: Head) -> SequenceModel:
@@ -197,6 +234,7 @@ def with_head(model: SequenceModel, head: Head) -> SequenceModel:
     made._modules.pop("head", None)
     made.__dict__.pop("head", None)  # where a head that is no module lies
     made.head = head
+    made.compiled = model.compiled  # it asks which head it works for
     return made
 
 

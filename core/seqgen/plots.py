@@ -105,7 +105,12 @@ def _points(
     if top == min(quality):
         axes.set_ylim(top - 0.5 * max(abs(top), 0.1), top + 0.5 * max(abs(top), 0.1))
     if min(speeds) > 0 and max(speeds) / min(speeds) > 5:
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     _dress(axes, "items a second (this machine)", name)
 
 

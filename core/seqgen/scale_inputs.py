@@ -12,15 +12,18 @@ scales.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from seqgen.canvas import Canvas, take
+from seqgen.inputs import condition_of, plus_given
 from seqgen.linear import Linear
 from seqgen.model import Context
+
+MOST_SPANS = 256
+"""Parts of orders that are remembered."""
 
 
 class ScaleLatents(Protocol):
@@ -81,6 +84,7 @@ class ScaleInputs(nn.Module):
     def __init__(self, quantizer: ScaleLatents, width: int, *, adds_given: bool = False) -> None:
         super().__init__()
         self._quantizer = (quantizer,)  # in a tuple, where nn.Module does not look
+        self._spans: dict[tuple[object, ...], tuple[Tensor, tuple[int, int]]] = {}
         self.adds_given = adds_given
         self.projection = Linear(quantizer.channels, width)
         self.start_ND = nn.Parameter(torch.empty(quantizer.bounds[0][1], width))
@@ -88,6 +92,9 @@ class ScaleInputs(nn.Module):
         self.levels = nn.Embedding(len(quantizer.scales), width)
         for table in (self.start_ND, self.positions.weight, self.levels.weight):
             nn.init.normal_(table, std=(3 * width) ** -0.5)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_spans": {}}
 
     @property
     def quantizer(self) -> ScaleLatents:
@@ -100,20 +107,13 @@ class ScaleInputs(nn.Module):
         valid_BR: Tensor | None = None,
         context: Context | None = None,
     ) -> Tensor:
-        bounds = self.quantizer.bounds
-        lowest, highest = torch.stack(slots_BR.aminmax()).tolist()
-        first = bisect_right(bounds, lowest, key=_start) - 1
-        last = bisect_right(bounds, highest, key=_start) - 1
-        parts = [
-            self._coarser(canvas, scale) if scale else self._begin(context)
-            for scale in range(first, last + 1)
-        ]
-        x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        lowest, highest = self._span(slots_BR)
+        x, first = self._scales(canvas, lowest, highest, context)
         # Whole scales in sequence, as every pass of a decode feeds them, need no gathering.
-        whole = (lowest, highest + 1) == (bounds[first][0], bounds[last][1])
+        whole = (lowest, highest + 1) == (first, first + x.shape[1])
         if not (whole and slots_BR.shape == (1, x.shape[1])):
-            x = take(x, slots_BR - bounds[first][0])
-        return self._plus_given(x, context, lambda given_BSD: take(given_BSD, slots_BR))
+            x = take(x, slots_BR - first)
+        return plus_given(x, slots_BR, context) if self.adds_given else x
 
     def embed_before(self, ids_BS: Tensor, context: Context | None = None) -> Tensor:
         """Embeddings [B, S, D] of slots that hold these values, for teacher forcing."""
@@ -124,14 +124,42 @@ class ScaleInputs(nn.Module):
         x = self.projection(fed_BRC.to(first.dtype))
         if later:
             x = x + torch.cat(later)
-        return self._plus_given(torch.cat([first, x], dim=1), context, lambda given: given)
+        x = torch.cat([first, x], dim=1)
+        return plus_given(x, slice(None), context) if self.adds_given else x
+
+    def _span(self, slots_BR: Tensor) -> tuple[int, int]:
+        """Lowest and highest slot, as host numbers.
+
+        Reading them waits for the device, so it is done once for slots that last: an order's
+        table, of which every decode feeds the same parts.
+        """
+        if slots_BR.is_inference():  # such tensors do not tell when they are changed
+            return _ask(slots_BR)
+        key = (slots_BR.data_ptr(), slots_BR._version, slots_BR.shape, slots_BR.stride())
+        if key not in self._spans:
+            if len(self._spans) >= MOST_SPANS:
+                self._spans.clear()
+            # With the slots themselves, so that no others come to lie at their address.
+            self._spans[key] = slots_BR, _ask(slots_BR)
+        return self._spans[key][1]
+
+    def _scales(
+        self, canvas: Canvas, lowest: int, highest: int, context: Context | None
+    ) -> tuple[Tensor, int]:
+        """What enters at the scales that hold these slots, [B, R, D], and their first slot."""
+        bounds = self.quantizer.bounds
+        first = bisect_right(bounds, lowest, key=_start) - 1
+        last = bisect_right(bounds, highest, key=_start) - 1
+        parts = [
+            self._coarser(canvas, scale) if scale else self._begin(context)
+            for scale in range(first, last + 1)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), bounds[first][0]
 
     def _begin(self, context: Context | None) -> Tensor:
         """What enters at the first scale: the condition, [B, N, D]."""
-        if context is None or context.condition_BD is None:
-            raise ValueError("next-scale inputs need a context with condition_BD")
         start_ND = self.start_ND + self._places(0)
-        return context.condition_BD[:, None].to(start_ND.dtype) + start_ND
+        return condition_of(context)[:, None].to(start_ND.dtype) + start_ND
 
     def _coarser(self, canvas: Canvas, scale: int) -> Tensor:
         """What enters at a later scale, [B, N, D]; worked out once a decode."""
@@ -160,14 +188,10 @@ class ScaleInputs(nn.Module):
         start, end = self.quantizer.bounds[scale]
         return self.positions.weight[start:end] + self.levels.weight[scale]
 
-    def _plus_given(
-        self, x_BRD: Tensor, context: Context | None, chosen: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        if not self.adds_given:
-            return x_BRD
-        if context is None or context.given_BSD is None:
-            raise ValueError("these inputs need a context with given_BSD")
-        return x_BRD + chosen(context.given_BSD)
+
+def _ask(slots_BR: Tensor) -> tuple[int, int]:
+    lowest, highest = torch.stack(slots_BR.aminmax()).tolist()
+    return lowest, highest
 
 
 def _start(bounds: tuple[int, int]) -> int:

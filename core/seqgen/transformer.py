@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from seqgen.attention import Backend, MaskView, attend, fused_attention
 from seqgen.cache import Cache
-from seqgen.compiled import CompiledPass, Written, require_compiler
-from seqgen.errors import ConfigError
+from seqgen.compiled import Written
 from seqgen.linear import Linear
 from seqgen.model import Context
 from seqgen.norms import RMSNorm, rms_norm
@@ -87,7 +86,6 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.width, eps=config.norm_eps)
         self.register_buffer("frequencies", rotary_frequencies(config), persistent=False)
         self._compiled: Callable[..., Tensor] | None = None
-        self._decoding: CompiledPass | None = None
         self._both_signs: tuple[Tensor, Tensor] | None = None
         # Residual branches start small, so that depth does not raise the variance (GPT-2).
         for name, parameter in self.named_parameters():
@@ -107,36 +105,13 @@ class Transformer(nn.Module):
         """Hidden states [B, R, D] of embeddings [B, R, D] at coordinates [B or 1, R, A]."""
         if self.training and cache is None and self._compiled is not None:
             return self._compiled(x_BRD, coordinates_BRA, view, cache, context)
-        decoding = None if view is not None or cache is None else self._decoding
-        if decoding is not None and cache is not None and decoding.takes(x_BRD, cache):
-            return decoding(x_BRD, coordinates_BRA, cache)
-        return self._forward(x_BRD, coordinates_BRA, view, cache, context)
+        return self.layers(x_BRD, coordinates_BRA, view, cache, context)
 
     def compile_training(self) -> None:
         """Fuse the passes of training with torch.compile (needs a C++ compiler on a CPU)."""
-        self._compiled = torch.compile(self._forward, dynamic=True)
+        self._compiled = torch.compile(self.layers, dynamic=True)
 
-    def compile_decoding(self) -> None:
-        """Fuse the passes of decoding, see `seqgen.compiled`.
-
-        Raises:
-            ConfigError: the blocks look at a context, or there is no C++ compiler for a CPU.
-        """
-        if self.config.context_width:
-            raise ConfigError(
-                "a transformer with cross-attention cannot be compiled for decoding",
-                why="every length of the context would be compiled anew",
-                fix="leave --compile out, or decode without compiled()",
-            )
-        device = self.norm.weight.device
-        require_compiler(device)
-
-        def forward(x_BRD: Tensor, coordinates_BRA: Tensor, cache: Written) -> Tensor:
-            return self._forward(x_BRD, coordinates_BRA, None, cache, None)
-
-        self._decoding = CompiledPass(forward, on_gpu=device.type != "cpu")
-
-    def _forward(
+    def layers(
         self,
         x_BRD: Tensor,
         coordinates_BRA: Tensor,
@@ -144,6 +119,7 @@ class Transformer(nn.Module):
         cache: Cache | Written | None,
         context: Context | None,
     ) -> Tensor:
+        """The pass itself, which `compile_training` and `seqgen.compiled` fuse."""
         rotation = self._rotation(coordinates_BRA, x_BRD.dtype)
         for index, block in enumerate(self.blocks):
             x_BRD = block(x_BRD, rotation, index, view, cache, context)
@@ -155,7 +131,7 @@ class Transformer(nn.Module):
         return Cache(
             layers=self.config.layers,
             batch=batch,
-            capacity=capacity + (self._decoding is not None),  # never full, see CompiledPass.takes
+            capacity=capacity,
             heads=self.config.G,
             head_width=self.config.d,
             dtype=weight.dtype,
@@ -340,8 +316,10 @@ class _CrossAttention(nn.Module):
 def rotary_frequencies(config: TransformerConfig) -> Tensor:
     """Rotary frequencies [A, d / 2 / A] (RoFormer, eq. 15), the head width shared by the axes."""
     half = config.d // 2 // config.axes
-    exponent = torch.arange(half, dtype=torch.float32) / half
-    return (config.rope_theta**-exponent).expand(config.axes, half).clone()
+    # On the CPU first: on the meta device the first power costs a second of imports.
+    exponent = torch.arange(half, dtype=torch.float32, device="cpu") / half
+    frequencies = (config.rope_theta**-exponent).expand(config.axes, half).clone()
+    return frequencies.to(torch.get_default_device())
 
 
 def _rotate(x_BHRd: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -106,11 +106,16 @@ def _from_npz(path: Path, columns: Sequence[str]) -> ImageData:
                     )
             table = {name: file[name].tolist() for name in wanted}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a readable npz file", why=str(error)) from error
+        raise InputError(
+            f"{path} is not a readable npz file",
+            why=str(error),
+            fix="write it with numpy.savez(path, images=...)",
+        ) from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise InputError(
             f"{path}: images are {images.dtype} of shape {images.shape}",
             why="expected uint8 [N, H, W] or [N, H, W, C]",
+            fix="scale them to 0 .. 255 and convert them: images.astype(numpy.uint8)",
         )
     pixels = torch.from_numpy(images if images.ndim == 4 else images[..., None])
     return _labelled(_colour(pixels, path), table, path)
@@ -131,7 +136,11 @@ def _from_folder(folder: Path, size: int) -> ImageData:
                     picture = picture.resize((size, size), Image.Resampling.BOX)
                 found.append(np.asarray(picture, dtype=np.uint8))
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path} is not a readable image", why=str(error)) from error
+            raise InputError(
+                f"{path} is not a readable image",
+                why=str(error),
+                fix="take it out of the folder, or save it anew",
+            ) from error
         if found[-1].shape != found[0].shape:
             raise InputError(
                 f"{path} is {found[-1].shape[1]}x{found[-1].shape[0]}, "
@@ -148,7 +157,8 @@ def _labelled(images_NHWC: Tensor, table: Mapping[str, Sequence[object]], path: 
     for name, column in table.items():
         if len(column) != len(images_NHWC):
             raise InputError(
-                f"{path}: {len(column)} entries in {name!r}, {len(images_NHWC)} images"
+                f"{path}: {len(column)} entries in {name!r}, {len(images_NHWC)} images",
+                fix="give every image one entry, in the same sequence",
             )
     if not table:
         none = torch.zeros(len(images_NHWC), 0, dtype=torch.int64)

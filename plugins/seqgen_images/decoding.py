@@ -18,7 +18,7 @@ class DecodingConfig:
 
     Attributes:
         steps: passes a group at most (masked, block-diffusion, continuous); 0: the engine's own.
-        temperature: of the samples; 0 takes the most probable token; None: the model's own.
+        temperature: of the samples; 0 takes the most probable token.
         top_k, top_p: filters of the tokens; 0 and 1 keep all.
         annealing: temperature of the noise on confidences in early passes (masked).
         schedule: how many tokens a pass leaves open (masked, continuous).
@@ -28,7 +28,7 @@ class DecodingConfig:
     """
 
     steps: int = 0
-    temperature: float | None = None
+    temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     annealing: float = 4.5
@@ -44,8 +44,7 @@ class DecodingConfig:
             filters.append(TopK(self.top_k))
         if self.top_p < 1:
             filters.append(TopP(self.top_p))
-        temperature = 1.0 if self.temperature is None else self.temperature
-        return Sampling(temperature=temperature, filters=tuple(filters))
+        return Sampling(temperature=self.temperature, filters=tuple(filters))
 
 
 STEPS = {"masked": 10, "block-diffusion": 4, "continuous": 16}

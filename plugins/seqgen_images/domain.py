@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,7 +139,7 @@ class ImagesDomain:
         known = context.known()
         canvas = canvas_of(engine, context, known, seeds)
         sequence, attended = conditioned(engine, context, options)
-        inner = engine.decoder(options.decoding())
+        inner = engine.decoder(options.decoding(engine.own))
         return Plan(Painter(inner, engine, known), sequence, canvas, attended)
 
     def finish(
@@ -156,6 +156,7 @@ class ImagesDomain:
         passes_BS = generated.pass_BS.cpu()
         confidence_BS = generated.confidence_BS.double().cpu()
         known = generated.known
+        sampling = asdict(options.sampling(self._models()[generated.engine].own))
         fields = []
         for row, item in enumerate(pieces):
             own_S = own_passes(passes_BS[row])
@@ -166,6 +167,7 @@ class ImagesDomain:
                     "labels": self._models().labels.names(item.indices),
                     "seed": generated.seeds[row],
                     "engine": generated.engine,
+                    "sampling": sampling,
                     "passes": int(own_S.max()),
                     **_confidences(generated.engine, confidence_BS[row][own_S > 0]),
                 }
@@ -336,6 +338,12 @@ def _confidences(engine: str, confidence_N: Tensor) -> Fields:
     """Mean probability of the tokens generated, and their log-likelihood where it is one."""
     if engine == "continuous" or not len(confidence_N):
         return {}
+    if not bool(confidence_N.isfinite().all()):
+        raise InputError(
+            "the model's probabilities are no finite numbers",
+            why="its weights, the temperature or the guidance drove them out of range",
+            fix="--set guidance=1, or another checkpoint",
+        )
     found = {"confidence": round(float(confidence_N.mean()), 6)}
     if engine in EXACT:
         total = float(confidence_N.clamp(min=1e-38).log().sum())

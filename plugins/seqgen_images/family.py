@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,6 +26,7 @@ from seqgen_images.labels import Labels
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from seqgen.tokenizers import Tokenizer
     from seqgen_images.model import ImageModel
@@ -43,6 +44,13 @@ OFFICIAL_NAMES = {"var_*": "var", "c2i_*": "llamagen", "nar*": "nar"}
 """Names under which official checkpoints are published -> their kind."""
 
 OFFICIAL_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+
+CONVERTED = {
+    ("seqgen-images-var", ""): "var",
+    ("seqgen-llamagen", "raster"): "llamagen",
+    ("seqgen-llamagen", "diagonal"): "nar",
+}
+"""(kind, engine) in the header of a converted official checkpoint -> its kind here."""
 
 
 @dataclass
@@ -69,6 +77,7 @@ class ImageFamily:
     ranked: Mapping[str, Path] = field(default_factory=dict)
     held_out: Mapping[str, float] = field(default_factory=dict)
     _models: dict[str, ImageModel] = field(default_factory=dict, repr=False)
+    _steps: list[Callable[[nn.Module], None]] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, model: ImageModel, name: str, device: torch.device) -> ImageFamily:
@@ -107,8 +116,18 @@ class ImageFamily:
 
             # Weights that are made while a batch is planned must be ordinary tensors all the same.
             with torch.inference_mode(False):
-                self._models[engine] = _ready(load_image_model(self.files[engine]), self.device)
+                file = self.files[engine]
+                made = _ready(load_image_model(file), file, self.device)
+            for step in self._steps:
+                step(made.sequence)
+            self._models[engine] = made
         return self._models[engine]
+
+    def when_loaded(self, step: Callable[[nn.Module], None]) -> None:
+        """Do `step` to the network of every engine, once it is loaded."""
+        for model in self._models.values():
+            step(model.sequence)
+        self._steps.append(step)
 
 
 def build_family(card: Card, device: torch.device) -> ImageFamily:
@@ -118,9 +137,10 @@ def build_family(card: Card, device: torch.device) -> ImageFamily:
         CheckpointError: a file is missing, damaged or no image model, or the files do not belong
             together.
     """
-    kind = official_kind(card)
+    kind, source = _official_source(card)
     if kind:
-        return ImageFamily.of(_ready(_official(kind, card), device), card.name, device)
+        file = source or local_files(card)[0]
+        return ImageFamily.of(_ready(_official(kind, card, file), file, device), card.name, device)
     files = _checkpoints(card)
     headers = {path: read_config(path) for path in files}
     # Beside the models there may lie their judge, and the tokenizer that they were trained with.
@@ -163,10 +183,12 @@ def build_family(card: Card, device: torch.device) -> ImageFamily:
     )
 
 
-def _ready(model: Any, device: torch.device) -> Any:
+def _ready(model: Any, file: Path, device: torch.device) -> Any:
     """On its device, and on a CPU with its weights in the layout that is multiplied fastest."""
+    from seqgen.checkpoints import require_finite
     from seqgen.linear import pack
 
+    require_finite(model, source=file)
     made = model.to(device)
     if device.type == "cpu":
         pack(made)
@@ -187,17 +209,25 @@ def own_engine(card: Card) -> str:
 
 
 def official_kind(card: Card) -> str:
-    """What the card says, or the names of the files at the user's path; "" for our own models."""
+    """What the card says, or the files at the user's path; "" for our own models."""
+    return _official_source(card)[0]
+
+
+def _official_source(card: Card) -> tuple[str, Path | None]:
+    """Kind, and what to load of the user's path: one file that was converted, or all of it."""
     if card.path is None:
-        return str(card.config.get("kind", ""))
+        return str(card.config.get("kind", "")), None
     files = sorted(card.path.iterdir()) if card.path.is_dir() else [card.path]
     for file in files:
-        if file.suffix not in OFFICIAL_SUFFIXES or _is_ours(file):
+        config = _config_or_none(file) if file.suffix == ".safetensors" else {}
+        if kind := CONVERTED.get((str(config.get("kind")), str(config.get("engine", "")))):
+            return kind, file
+        if file.suffix not in OFFICIAL_SUFFIXES or _engine(config):
             continue
         for pattern, kind in OFFICIAL_NAMES.items():
             if fnmatch(file.name.lower(), pattern):
-                return kind
-    return ""
+                return kind, card.path
+    return "", None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -215,8 +245,11 @@ def read_config(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
         config = json.loads(metadata.get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
+        fix = "get the file again"
+        if path.suffix in OFFICIAL_SUFFIXES[:-1]:
+            fix = f"published checkpoints are known by their names: {', '.join(OFFICIAL_NAMES)}"
         raise CheckpointError(
-            f"{path} is damaged or not a safetensors file", why=str(error), fix="get the file again"
+            f"{path} is damaged or not a safetensors file", why=str(error), fix=fix
         ) from error
     return config if isinstance(config, dict) else {}
 
@@ -229,16 +262,18 @@ def _checkpoints(card: Card) -> list[Path]:
     found = sorted(card.path.glob("*.safetensors"))
     if not found:
         raise CheckpointError(
-            f"the folder {card.path} holds no checkpoint", why="no *.safetensors lies in it"
+            f"the folder {card.path} holds no checkpoint",
+            why="no *.safetensors lies in it, nor a published checkpoint",
+            fix="name the file, or the folder of a training",
         )
     return found
 
 
-def _is_ours(path: Path) -> bool:
+def _config_or_none(path: Path) -> dict[str, Any]:
     try:
-        return path.suffix == ".safetensors" and bool(_engine(read_config(path)))
+        return read_config(path)
     except CheckpointError:
-        return False
+        return {}  # loading says what is wrong
 
 
 def _engine(config: Mapping[str, Any]) -> str:
@@ -274,11 +309,11 @@ def _said(shape: tuple[tuple[int, int], Labels]) -> str:
     return f"{width}x{height} with {', '.join(name for name, _ in labels.attributes) or 'none'}"
 
 
-def _official(kind: str, card: Card) -> Any:
+def _official(kind: str, card: Card, file: Path) -> Any:
     if kind not in OFFICIAL:
         raise CheckpointError(
             f"the card {card.name!r} is of an unknown kind {kind!r}",
             fix=did_you_mean(kind, OFFICIAL),
         )
     module = importlib.import_module(f"seqgen_images.official.{kind}")
-    return module.load(local_files(card)[0])
+    return module.load(file)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from seqgen import checkpoints
-from seqgen.errors import CheckpointError
 from seqgen.tokenizers import PatchKMeans, Tokenizer
 from seqgen_images.classifier import FEATURES, AttributeClassifier
 from seqgen_images.data import ImageData, batches_of, chunks
@@ -226,22 +225,19 @@ def load_judge(path: Path) -> Judge:
     Raises:
         CheckpointError: missing, damaged, of another kind, or not fitting.
     """
-    state, config = checkpoints.load(path)
-    if config.get("kind") != KIND:
-        raise CheckpointError(
-            f"{path} is not a judge of images",
-            why=f"its kind is {config.get('kind')!r}, expected {KIND!r}",
-            fix="train one: seqgen train --plugin images --preset judge",
+    fix = "train one: seqgen train --plugin images --preset judge"
+    state, config = checkpoints.load_kind(path, KIND, what="a judge of images", fix=fix)
+    with checkpoints.building(path):
+        height, width = config["size"]
+        judge = Judge(
+            Labels.of(config["labels"]),
+            (height, width),
+            channels=config["channels"],
+            patch=config["patch"],
+            codes=config["codes"],
+            real=config["real"],
+            known=config["known"],
         )
-    height, width = config["size"]
-    judge = Judge(
-        Labels.of(config["labels"]),
-        (height, width),
-        channels=config["channels"],
-        patch=config["patch"],
-        codes=config["codes"],
-        real=config["real"],
-        known=config["known"],
-    )
     checkpoints.load_strict(judge, state, source=path)
+    checkpoints.require_finite(judge, source=path)
     return judge.eval()

@@ -46,13 +46,15 @@ class Labels:
             ConfigError: an unknown or ambiguous name; suggests the nearest.
         """
         found: dict[int, int] = {}
-        for part in (p.strip() for p in text.split(",")):
-            if not part:
-                continue
+        parts = [part for part in map(str.strip, text.split(",")) if part]
+        if text.strip() and not parts:
+            raise ConfigError(f"class {text!r} names nothing", fix="leave it empty, or name one")
+        for part in parts:
             place, value = self._pair(part)
             if found.setdefault(place, value) != value:
+                name = self.attributes[place][0]
                 raise ConfigError(
-                    f"class {text!r} says two things of {self.attributes[place][0]!r}"
+                    f"class {text!r} says two things of {name!r}", fix=f"name {name} once"
                 )
         return tuple(found.get(place) for place in range(len(self.attributes)))
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from seqgen import checkpoints
 from seqgen.canvas import Canvas
 from seqgen.decoders.base import Decoder
-from seqgen.errors import CheckpointError
 from seqgen.grid_orders import Diagonals, OnGrid, Scales
 from seqgen.guidance import Guidance, GuidedModel
 from seqgen.heads import CategoricalHead, FlowHead, Head
@@ -39,7 +38,9 @@ from seqgen.scale_inputs import ScaleInputs
 from seqgen.tokenizers import Tokenizer, build_tokenizer, tokenizer_config
 from seqgen.transformer import Transformer, TransformerConfig
 from seqgen_images.decoding import TEMPERATURES, DecodingConfig, engine_decoder
+from seqgen_images.known_slots import over_scales, whole_cells
 from seqgen_images.labels import Labels
+from seqgen_images.options import SamplingSettings
 from seqgen_images.pixels import Pixels, to_bytes
 
 KIND = "seqgen-images"
@@ -58,6 +59,7 @@ class ImageModel(Protocol):
         labels: what it can be conditioned on.
         tokenizer: None for a model of continuous values.
         sequence: inputs, backbone and head.
+        own: how it is sampled where the options leave it open.
     """
 
     engine: str
@@ -66,6 +68,7 @@ class ImageModel(Protocol):
     labels: Labels
     tokenizer: Tokenizer | None
     sequence: SequenceModel
+    own: SamplingSettings
 
     def context(self, labels_BA: Tensor) -> Context:
         """The condition of labels int64 [B, A]; -1 where one is not specified."""
@@ -147,6 +150,7 @@ class AvatarModel(nn.Module):
         super().__init__()
         self.config = config
         self.engine: str = config.engine
+        self.own = SamplingSettings(temperature=TEMPERATURES.get(config.engine, 1.0))
         self.size = (config.height, config.width)
         self.channels = config.channels
         self.labels = config.labels
@@ -245,18 +249,13 @@ class AvatarModel(nn.Module):
         return torch.cat([prefix, ids_BS], dim=1)
 
     def known_slots(self, known_BHW: Tensor) -> Tensor:
-        """Slots all of whose pixels are known, bool [B, prefix + S]."""
-        orders = _scales(self.tokenizer) if self.engine == "next-scale" else (None,)
-        parts = [torch.ones(len(known_BHW), self.prefix, dtype=torch.bool, device=known_BHW.device)]
-        for side in orders:
-            rows, columns = self.grid if side is None else (side, side)
-            cells = known_BHW.view(len(known_BHW), rows, -1, columns, known_BHW.shape[2] // columns)
-            parts.append(cells.all(dim=4).all(dim=2).flatten(1))
-        return torch.cat(parts, dim=1)
+        """Slots that known pixels decide, bool [B, prefix + S]."""
+        if self.engine == "next-scale":
+            return over_scales(known_BHW, _scales(self.tokenizer))
+        prefix = known_BHW.new_ones(len(known_BHW), self.prefix)
+        return torch.cat([prefix, whole_cells(known_BHW, *self.grid)], dim=1)
 
     def decoder(self, config: DecodingConfig) -> Decoder:
-        if config.temperature is None:
-            config = replace(config, temperature=TEMPERATURES.get(self.engine, 1.0))
         return engine_decoder(self.engine, self.order(), config)
 
     def guided(self, guidance: Guidance) -> SequenceModel:
@@ -322,11 +321,7 @@ def save_image_model(model: AvatarModel, path: Path, notes: Mapping[str, Any]) -
         "tokenizer": _configuration(model.tokenizer),
         "training": dict(notes),
     }
-    state = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    return checkpoints.save(path, state, config)
+    return checkpoints.save(path, checkpoints.in_dtype(model.state_dict(), torch.half), config)
 
 
 def load_image_model(path: Path) -> AvatarModel:
@@ -335,25 +330,13 @@ def load_image_model(path: Path) -> AvatarModel:
     Raises:
         CheckpointError: missing, damaged, of another kind, or not fitting.
     """
-    state, config = checkpoints.load(path)
-    if config.get("kind") != KIND:
-        raise CheckpointError(
-            f"{path} is not an image model",
-            why=f"its kind is {config.get('kind')!r}, expected {KIND!r}",
-            fix="use a checkpoint made by `seqgen train --plugin images`",
-        )
-    try:
+    fix = "use a checkpoint made by `seqgen train --plugin images`"
+    state, config = checkpoints.load_kind(path, KIND, what="an image model", fix=fix)
+    with checkpoints.building(path):
         made = AvatarConfig.from_dict(config["model"])
         tokenizer = config["tokenizer"]
         model = AvatarModel(made, None if tokenizer is None else build_tokenizer(tokenizer))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} holds a configuration that this version cannot build",
-            why=f"{type(error).__name__}: {error}",
-            fix="use the version of seqgen that made it, or train it again",
-        ) from error
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    checkpoints.load_strict(model, tensors, source=path)
+    checkpoints.load_strict(model, checkpoints.in_dtype(state, torch.float), source=path)
     return model.eval()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +15,26 @@ if TYPE_CHECKING:
 
 SIDES = ("left", "top", "right", "bottom")
 PREVIEW_SUFFIXES = (".gif", ".png")
+
+Schedule = Literal["constant", "linear", "cosine", "interval"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How values are drawn: a model's own settings, or these with what the options say.
+
+    Attributes:
+        temperature: of the samples; 0 takes the most probable token.
+        top_k, top_p: filters of the tokens; 0 and 1 keep all.
+        guidance: classifier-free guidance; 1 is none.
+        guidance_schedule: how it changes over the passes.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance: float = 2.0
+    guidance_schedule: Schedule = "constant"
 
 
 @dataclass(frozen=True)
@@ -42,15 +62,27 @@ class ImageOptions:
         help="of the samples; 0 takes the most probable token; none: the model's own",
         range=(0.0, 100.0),
     )
-    top_k: int = option(0, help="only the k most probable tokens; 0: all", range=(0, 1_000_000))
-    top_p: float = option(
-        1.0, help="only the most probable tokens that reach this mass; 1: all", range=(0.0, 1.0)
+    top_k: int | None = option(
+        None,
+        help="only the k most probable tokens; 0: all; none: the model's own (ours: all)",
+        range=(0, 1_000_000),
     )
-    guidance: float = option(
-        2.0, help="classifier-free guidance; 1: none, more: closer to the class", range=(0.0, 100.0)
+    top_p: float | None = option(
+        None,
+        help="only the most probable tokens that reach this mass; 1: all; none: the model's own "
+        "(ours: all)",
+        range=(0.0, 1.0),
     )
-    guidance_schedule: Literal["constant", "linear", "cosine", "interval"] = option(
-        "constant", help="how guidance changes over the passes"
+    guidance: float | None = option(
+        None,
+        help="classifier-free guidance; 1: none, more: closer to the class; none: the model's own "
+        "(ours: 2)",
+        range=(0.0, 100.0),
+    )
+    guidance_schedule: Schedule | None = option(
+        None,
+        help="how guidance changes over the passes: constant, linear, cosine or interval; none: "
+        "the model's own (ours: constant)",
     )
     guidance_start: float = option(
         1.0, help="guidance of the first pass (linear, cosine)", range=(0.0, 100.0)
@@ -132,31 +164,38 @@ class ImageOptions:
             found[side] = int(pixels)
         return found
 
-    def decoding(self) -> DecodingConfig:
-        """The settings of the recipes."""
+    def sampling(self, own: SamplingSettings) -> SamplingSettings:
+        """What the options say of sampling; what they leave open is the model's own."""
+        said = {name: getattr(self, name) for name in vars(own)}
+        return replace(own, **{name: value for name, value in said.items() if value is not None})
+
+    def decoding(self, own: SamplingSettings) -> DecodingConfig:
+        """The settings of the recipes, of a model with these settings of its own."""
         from seqgen_images.decoding import DecodingConfig
 
+        chosen = self.sampling(own)
         return DecodingConfig(
             steps=self.steps,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
+            temperature=chosen.temperature,
+            top_k=chosen.top_k,
+            top_p=chosen.top_p,
             annealing=self.annealing,
             schedule=self.schedule,
             remasking=self.remasking,
             threshold=self.threshold,
         )
 
-    def guide(self) -> Guidance | None:
+    def guide(self, own: SamplingSettings) -> Guidance | None:
         """The guidance; None where it would change nothing."""
         from seqgen.guidance import Guidance
 
-        starts = self.guidance_start if self.guidance_schedule in ("linear", "cosine") else 1.0
-        if self.guidance == starts == 1.0:
+        chosen = self.sampling(own)
+        ramp = chosen.guidance_schedule in ("linear", "cosine")
+        if chosen.guidance == (self.guidance_start if ramp else 1.0) == 1.0:
             return None
         return Guidance(
-            self.guidance,
-            self.guidance_schedule,
+            chosen.guidance,
+            chosen.guidance_schedule,
             start=self.guidance_start,
             first=self.guidance_first,
             last=self.guidance_last,

@@ -89,7 +89,7 @@ def conditioned(
     model: ImageModel, asked: Asked, options: ImageOptions
 ) -> tuple[SequenceModel, Context]:
     """The network and what it attends to: both branches of it under guidance."""
-    labels_BA, guidance = asked.labels_BA, options.guide()
+    labels_BA, guidance = asked.labels_BA, options.guide(model.own)
     own = model.context(labels_BA)
     # Without any class both branches are the same.
     if guidance is None or not bool((labels_BA >= 0).any()):

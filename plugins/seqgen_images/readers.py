@@ -87,9 +87,9 @@ def _opened(path: Path) -> Iterator[Image]:
     if not path.exists():
         raise InputError(f"{path} does not exist", fix=similar_path(path))
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not an image")
+        raise InputError(f"{path} is a folder, not an image", fix="name an image file in it")
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
+        raise InputError(f"{path} is empty", why="it has 0 bytes", fix="get it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images; those are refused below
@@ -100,6 +100,7 @@ def _opened(path: Path) -> Iterator[Image]:
         raise InputError(
             f"{path} is not an image that can be read",
             why=f"its content is none of {', '.join(FORMATS)}",
+            fix="save it as a PNG; a list of classes ends in .txt or .jsonl",
         ) from error
     except Exception as error:  # a header may be wrong in arbitrary ways
         raise _damaged(path, error) from error

@@ -41,6 +41,7 @@ SUFFIXES = (
 
 LISTS = (".txt", ".jsonl")
 KEYS = ("class", "count", "seed", "id")
+_LINE = 'write it as {"class": "glasses", "count": 4}'
 
 
 @dataclass(frozen=True)
@@ -130,30 +131,39 @@ def _completions(file: Path, options: ImageOptions) -> Iterator[ImageItem]:
 def _from_list(text: str, source: str, options: ImageOptions) -> Iterator[ImageItem]:
     """Items of a list; a line that cannot be read is an item with a problem."""
     name = "stdin" if source == "-" else Path(source).name
+    found = 0
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
+        found += 1
         try:
             request = _parse(line.strip(), options)
         except InputError as error:
             yield ImageItem(f"{name}:{number}", problem=error)
             continue
         yield from numbered(request)
+    if not found:
+        raise InputError(
+            f"{'standard input' if source == '-' else source} lists no classes",
+            fix="write one a line, such as glasses,hat=no",
+        )
 
 
 def _parse(line: str, options: ImageOptions) -> _Request:
-    if not line.startswith("{"):
+    if not line.startswith(("{", "[")):
         return _Request(line, options.count or 1)
     try:
         found = json.loads(line)
     except ValueError as error:
-        raise InputError("the line is not a JSON object", why=str(error)) from error
+        raise InputError("the line is not a JSON object", why=str(error), fix=_LINE) from error
+    if not isinstance(found, dict):
+        raise InputError("the line is a JSON list, not an object", fix=_LINE)
     for key in found:
         if key not in KEYS:
             raise InputError(f"unknown key {key!r}", fix=did_you_mean(str(key), KEYS))
     spec, name = found.get("class", options.class_), found.get("id", "")
     if not isinstance(spec, str | int) or isinstance(spec, bool) or not isinstance(name, str):
-        raise InputError("`class` and `id` must be texts")
+        raise InputError("`class` and `id` must be texts", fix=_LINE)
     count = _whole(found, "count", options.count or 1, 1, MOST)
     seed = _whole(found, "seed", None, 0, 2**63 - 1)
     assert count is not None

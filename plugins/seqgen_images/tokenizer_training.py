@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seqgen import checkpoints
-from seqgen.errors import CheckpointError, ConfigError
+from seqgen.errors import ConfigError
 from seqgen.tokenizers import (
     ConvTokenizer,
     FiniteScalarQuantizer,
@@ -110,11 +110,7 @@ class TokenizerRun:
 def save_tokenizer(tokenizer: nn.Module, path: Path, notes: Mapping[str, Any]) -> Path:
     """Write one safetensors file, in half precision, with everything `load_tokenizer` needs."""
     config = {"kind": KIND, "tokenizer": tokenizer_config(tokenizer), "training": dict(notes)}
-    state = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in tokenizer.state_dict().items()
-    }
-    return checkpoints.save(path, state, config)
+    return checkpoints.save(path, checkpoints.in_dtype(tokenizer.state_dict(), torch.half), config)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -123,16 +119,12 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         CheckpointError: missing, damaged, of another kind, or not fitting.
     """
-    state, config = checkpoints.load(path)
-    if config.get("kind") != KIND:
-        raise CheckpointError(
-            f"{path} is not an image tokenizer",
-            why=f"its kind is {config.get('kind')!r}, expected {KIND!r}",
-            fix="train one: seqgen train --plugin images --preset tokenizer",
-        )
-    tokenizer = build_tokenizer(config["tokenizer"])
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    checkpoints.load_strict(tokenizer, tensors, source=path)
+    fix = "train one: seqgen train --plugin images --preset tokenizer"
+    state, config = checkpoints.load_kind(path, KIND, what="an image tokenizer", fix=fix)
+    with checkpoints.building(path):
+        tokenizer = build_tokenizer(config["tokenizer"])
+    checkpoints.load_strict(tokenizer, checkpoints.in_dtype(state, torch.float), source=path)
+    checkpoints.require_finite(tokenizer, source=path)
     return tokenizer.eval()
 
 

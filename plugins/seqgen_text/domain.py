@@ -17,6 +17,7 @@ from seqgen.decoders.base import Generated
 from seqgen.domain import Fields, Plan
 from seqgen.errors import CheckpointError, InputError
 from seqgen.model import Context, device_of
+from seqgen.models.qwen3 import read_config
 from seqgen.registry import Card
 from seqgen.training.task import TrainingTask
 from seqgen.weights import local_files
@@ -66,6 +67,16 @@ class TextDomain:
         self._drafts = {}
         return self._model
 
+    def default_decoder(self, card: Card) -> str:
+        """Block diffusion for a folder whose config names a mask token, as it was trained."""
+        if card.path is None:
+            return ""
+        try:
+            config = read_config(card.path if card.path.is_dir() else card.path.parent)
+        except CheckpointError:
+            return ""  # `build` says what is wrong
+        return "" if config.mask_id is None else "block-diffusion"
+
     def decoders_of(self, model: TextModel) -> tuple[str, ...]:
         """The decoders that a model has."""
         return model.decoders
@@ -84,6 +95,7 @@ class TextDomain:
                 fix="give a text whose characters the model knows",
             )
         reference = self._model.encode(item.reference) if item.reference else []
+        _no_mask([*ids, *reference], item, self._model)
         piece = replace(item, ids=tuple(ids), reference_ids=tuple(reference))
         _new_tokens(piece, self._model, options)
         yield piece
@@ -170,9 +182,14 @@ class TextDomain:
             return None
         if options.draft not in self._drafts:
             weight = next(model.ar.parameters())
-            self._drafts[options.draft] = load_text_model(
-                Path(options.draft).expanduser(), device=weight.device, dtype=weight.dtype
-            )
+            # Weights that are made while a batch is planned must be ordinary tensors all the same.
+            with torch.inference_mode(False):
+                draft = load_text_model(
+                    Path(options.draft).expanduser(), device=weight.device, dtype=weight.dtype
+                )
+            for step in model.steps:
+                draft.when_loaded(step)
+            self._drafts[options.draft] = draft
         return self._drafts[options.draft]
 
 
@@ -231,6 +248,17 @@ class Answer:
                 "reference_bytes": len((piece.reference or "").encode()),
             }
         return fields
+
+
+def _no_mask(ids: list[int], item: Prompt, model: TextModel) -> None:
+    """Raise InputError if one of the ids is the mask of block diffusion."""
+    mask_id = model.config.mask_id
+    if mask_id in ids:
+        raise InputError(
+            f"{item.id} holds {model.piece(mask_id)!r}, the model's mask token",
+            why="it stands for what is not decided yet, and a prompt is never changed",
+            fix="leave it out",
+        )
 
 
 def _new_tokens(piece: Prompt, model: TextModel, options: TextOptions) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from seqgen_text.options import TextOptions
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class TextModel:
         config: sizes and special ids.
         chat: the chat template; None if the folder has none.
         folder: where it lies.
+        steps: what was done to it, and so is to be done to its draft models.
     """
 
     ar: SequenceModel
@@ -39,11 +42,17 @@ class TextModel:
     config: Qwen3Config
     chat: ChatTemplate | None
     folder: Path
+    steps: list[Callable[[nn.Module], None]] = field(default_factory=list, repr=False)
 
     @property
     def decoders(self) -> tuple[str, ...]:
         """The decoders that this model has."""
         return ("ar", "speculative") if self.block is None else ("ar", "block-diffusion", "nar")
+
+    def when_loaded(self, step: Callable[[nn.Module], None]) -> None:
+        """Do `step` to the model, and to draft models once they are loaded."""
+        step(self.ar)
+        self.steps.append(step)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it is, without special tokens around it."""

@@ -78,23 +78,40 @@ def _calibration(
 ) -> tuple[Calibration | None, list[float]]:
     """Offsets from the errors of earlier answers, and the percent of the intervals that they hold.
 
-    An interval that needs more errors than there are keeps its quantiles.
+    An interval that needs more errors than there are keeps its quantiles. Each step of the horizon
+    counts the origins after which its value is known; the fewest of them say what is held.
     """
-    known = [answer for answer in answers if np.isfinite(answer.origin.actual).all()]
-    shares = [round(levels[-1 - k] - levels[k], 6) for k in range(len(levels) // 2)]
-    held = [k for k, share in enumerate(shares) if needed_errors(share) <= len(known)]
-    if not held:
+    if not answers:
         return None, []
-    first = held[0]
-    inner = slice(first, len(levels) - first)
-    y_NH = np.stack([answer.origin.actual for answer in known])
-    quantiles_NHK = np.stack([answer.quantiles_HK for answer in known])
-    scale_N = np.array([_width(answer, levels) for answer in known])
-    found = calibrate_quantiles(y_NH, quantiles_NHK[..., inner], levels[inner], scale_N)
+    y_NH = np.stack([answer.origin.actual for answer in answers])
+    # Steps of which the same origins know the value: mostly all of them.
+    known_GN, group_H = np.unique(np.isfinite(y_NH).T, axis=0, return_inverse=True)
+    counts_G = known_GN.sum(axis=1)
+    if not _held(levels, int(counts_G.max())):
+        return None, []
+    quantiles_NHK = np.stack([answer.quantiles_HK for answer in answers])
+    scale_N = np.array([_width(answer, levels) for answer in answers])
     offsets_HK = np.zeros(quantiles_NHK.shape[1:])
-    offsets_HK[:, inner] = found.offsets_HK
-    whole = Calibration(found.method, tuple(levels), offsets_HK, found.count)
-    return whole, [round(100 * shares[k], 4) for k in reversed(held)]
+    for group, known_N in enumerate(known_GN):
+        first = len(levels) // 2 - len(_held(levels, int(counts_G[group])))
+        inner, steps_H = slice(first, len(levels) - first), group_H.ravel() == group
+        if len(levels[inner]) > 1:
+            found = calibrate_quantiles(
+                y_NH[known_N][:, steps_H],
+                quantiles_NHK[known_N][:, steps_H, inner],
+                levels[inner],
+                scale_N[known_N],
+            )
+            offsets_HK[steps_H, inner] = found.offsets_HK
+    fewest = int(counts_G[counts_G > 0].min())
+    percent = [round(100 * share, 4) for share in _held(levels, fewest)]
+    return Calibration("cqr", tuple(levels), offsets_HK, fewest), percent
+
+
+def _held(levels: Sequence[float], count: int) -> list[float]:
+    """Shares of the intervals that so many errors can calibrate, rising."""
+    shares = [round(levels[-1 - k] - levels[k], 6) for k in range(len(levels) // 2)]
+    return [share for share in reversed(shares) if needed_errors(share) <= count]
 
 
 def _applied(answer: Answer, calibration: Calibration | None, levels: Sequence[float]) -> Floats:

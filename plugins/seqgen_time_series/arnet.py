@@ -157,8 +157,8 @@ def fit_origin(origin: Origin, config: ArnetConfig, *, direct: bool, seed: int) 
         raise InputError(
             f"series {origin.history.unique_id!r} has {longest} values in a row up to "
             f"{_time(origin, -1)}; {lags} lags and {reach} steps need {needed}",
-            fix=f"--set lags={max(1, (longest - reach) // 4)}, a shorter horizon, or the "
-            "neural model (without --model)",
+            fix=("" if lags == 1 else f"--set lags={max(1, (longest - reach) // 4)}, ")
+            + "a longer history, a shorter horizon, or the neural model (without --model)",
         )
     if config.order != "given":
         best = select_order(max((v for v, _ in kept), key=len), lags, criterion=config.order).best

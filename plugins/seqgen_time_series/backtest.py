@@ -5,8 +5,10 @@
             hhhhhhhhhhhhhhhhhh tttt          step 2
             hhhhhhhhhhhhhhhhhhhh tttt        the last one ends with the series
 
-A history holds nothing behind its cutoff, except the `future` columns, which are known beforehand.
-Every window counts: none is dropped because it does not fill a batch.
+A history holds nothing behind its cutoff, except the `future` columns, which are known beforehand:
+where values were interpolated across the cutoff, the last one before them stays. In a target they
+are NaN: a forecast is not judged by them. Every window counts: none is dropped because it does not
+fill a batch.
 
 Shapes: T times of a series, L of a context, H steps, W windows.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -24,6 +27,7 @@ from seqgen.errors import ConfigError, InputError
 from seqgen_time_series.series import Series
 
 Floats = NDArray[np.float64]
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,7 @@ class Window:
 
     Attributes:
         history: the series up to the cutoff; `future` columns go on for the horizon.
-        y: what came then [H].
+        y: what came then [H]; NaN where it is not known.
         ds: its times [H].
         number: from 0, the earliest.
         fit: whether a model shall be fitted to this history, or the last one be used again.
@@ -113,12 +117,14 @@ def windows(series: Series, config: Rolling) -> Iterator[Window]:
             fix="ask for fewer windows, a shorter horizon or step, or leave the series out",
         )
     count = config.count(length)
+    filled = series.interpolated.get("y")
+    actual = series.y if filled is None else np.where(filled, np.nan, series.y)
     for number in range(count):
         cut = length - config.horizon - (count - 1 - number) * config.stride
         fit = number == 0 or (config.refit > 0 and number % config.refit == 0)
         until = cut + config.horizon
         yield Window(
-            cut_at(series, cut, config.horizon), series.y[cut:until], series.ds[cut:until],
+            cut_at(series, cut, config.horizon), actual[cut:until], series.ds[cut:until],
             number, fit,
         )  # fmt: skip
 
@@ -128,12 +134,14 @@ def cut_at(series: Series, length: int, horizon: int) -> Series:
 
     `future` columns are kept for `horizon` steps more, as far as they are known.
     """
+    filled = _first(series.interpolated, length)
     return replace(
         series,
         ds=series.ds[:length],
-        y=series.y[:length],
-        past=_first(series.past, length),
+        y=_held(series.y[:length], filled.get("y")),
+        past={name: _held(x[:length], filled.get(name)) for name, x in series.past.items()},
         future=_first(series.future, length + horizon),
+        interpolated=filled,
     )
 
 
@@ -163,5 +171,16 @@ def observed(number: int, config: Rolling) -> range:
     return range(max(0, number - overlap + 1))
 
 
-def _first(columns: Mapping[str, Floats], length: int) -> dict[str, Floats]:
+def _first(columns: Mapping[str, NDArray[Kind]], length: int) -> dict[str, NDArray[Kind]]:
     return {name: values[:length] for name, values in columns.items()}
+
+
+def _held(values_T: Floats, filled_T: NDArray[np.bool_] | None) -> Floats:
+    """The last known value in place of those at the end that were interpolated: towards a value
+    that was not there yet."""
+    if filled_T is None or not filled_T[-1]:
+        return values_T
+    last = int(np.flatnonzero(~filled_T)[-1])
+    held_T = values_T.copy()
+    held_T[last + 1 :] = values_T[last]
+    return held_T

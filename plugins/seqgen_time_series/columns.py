@@ -104,6 +104,9 @@ def find_columns(
     rest = [c for c in columns if c not in taken and not c.startswith(_INDEX)]
     value = value_column or _first(rest, VALUE_NAMES)
     if layout == "wide" or (layout == "auto" and not value and not unique):
+        close = [c for c in rest if difflib.get_close_matches(c.lower(), ID_NAMES, 1, 0.85)]
+        if layout == "auto" and close:  # a slip of the pen rather than the name of a series
+            raise _missing(name, columns, "names of the series", ID_NAMES, "id_column")
         if not rest:
             raise _missing(name, columns, "values", VALUE_NAMES, "value_column")
         values = (value_column,) if value_column else tuple(rest)

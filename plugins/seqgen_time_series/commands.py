@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from seqgen_time_series.arnet import Fit
     from seqgen_time_series.domain import TimeSeriesDomain
     from seqgen_time_series.options import ForecastOptions
-    from seqgen_time_series.series import Series
 
 
 @click.command(name="explain")
@@ -42,36 +41,44 @@ def explain(inputs: tuple[str, ...], sets: tuple[str, ...], decoder: str, plot: 
     settings = options.parse(ForecastOptions, sets)
     domain = TimeSeriesDomain()
     failures = 0
-    for number, (series, found) in enumerate(_fits(domain, inputs, settings, decoder == "nar")):
+    for number, (name, found) in enumerate(_fits(domain, inputs, settings, decoder == "nar")):
         if isinstance(found, str):
             failures += 1
-            click.echo(json.dumps({"unique_id": series.unique_id, "reason": found}))
+            click.echo(json.dumps({"unique_id": name, "reason": found}))
+            click.echo(f"failed: {found}", err=True)
             continue
-        click.echo(json.dumps({"unique_id": series.unique_id, **_explained(found)}))
+        click.echo(json.dumps({"unique_id": name, **_explained(found)}))
         if plot is not None:
             folder = Path(plot)
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{number:05d}-{safe_stem(series.unique_id)}.png"
-            path.write_bytes(lag_plot(found.fitted, title=series.unique_id))
+            path = folder / f"{number:05d}-{safe_stem(name)}.png"
+            path.write_bytes(lag_plot(found.fitted, title=name))
     if failures:
         raise SystemExit(1)
 
 
 def _fits(
     domain: TimeSeriesDomain, inputs: tuple[str, ...], settings: ForecastOptions, direct: bool
-) -> Iterator[tuple[Series, Fit | str]]:
-    """Every series with its fit, or with the reason why there is none."""
+) -> Iterator[tuple[str, Fit | str]]:
+    """Every series (or table that cannot be read) by name, with its fit or why there is none."""
+    from seqgen.batching import failure_reason
     from seqgen.errors import InputError
     from seqgen_time_series.arnet import fit_origin
 
     for source in inputs or domain.example():
-        for series in domain.load(source, settings):
+        try:
+            every = list(domain.load(source, settings))
+        except InputError as error:
+            yield source, failure_reason(source, error)
+            continue
+        for series in every:
+            name = series.unique_id
             try:
                 # The first piece is the forecast itself.
                 origin = next(iter(domain.split(series, settings)))
-                yield series, fit_origin(origin, settings.arnet(), direct=direct, seed=0)
+                yield name, fit_origin(origin, settings.arnet(), direct=direct, seed=0)
             except InputError as error:
-                yield series, "; ".join(filter(None, (error.what, error.why, error.fix)))
+                yield name, failure_reason(name, error)
 
 
 def _explained(found: Fit) -> dict[str, object]:

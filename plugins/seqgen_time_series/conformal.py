@@ -22,6 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -57,6 +58,7 @@ def conformal_rank(count: int, level: float) -> int:
     return rank
 
 
+@cache
 def needed_errors(level: float) -> int:
     """The smallest n with ceil((n + 1) level) <= n."""
     exact = _fraction(level)

@@ -60,7 +60,7 @@ def cut_series(rows: Rows, config: TableConfig, source: str) -> dict[int, Series
     if config.missing == "error":
         found += [
             problems.gaps(rows, grids, series_N, jump_N, given=config.frequency),
-            *_holes(rows, history_N),
+            *_holes(rows, history_N, index_N > last_S[series_N]),
         ]
     failed: dict[int, InputError] = {}
     for errors in reversed(found):  # the first finding of a series is the one that is told
@@ -77,8 +77,8 @@ def cut_series(rows: Rows, config: TableConfig, source: str) -> dict[int, Series
         try:
             if code in failed:
                 raise failed[code]
-            time_T, numbers = repairs.apply(part, hole_N, jump_N) if broken else part.history()
-            made[code] = _series(part, time_T, numbers, config, source)
+            whole = repairs.apply(part, hole_N, jump_N) if broken else part.history()
+            made[code] = _series(part, whole, config, source)
         except InputError as error:
             made[code] = Series(
                 rows.names[code], source, _moments(part.time, rows.steps),
@@ -86,6 +86,15 @@ def cut_series(rows: Rows, config: TableConfig, source: str) -> dict[int, Series
             )  # fmt: skip
     repairs.report(source)
     return made
+
+
+@dataclass(frozen=True)
+class _History:
+    """Times [T] and numbers [T] of a series, and which of the numbers were filled in."""
+
+    time: Ints
+    numbers: Mapping[str, Floats]
+    filled: Mapping[str, Bools] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,18 +121,17 @@ class _Part:
     def time(self) -> Ints:
         return self.rows.time_N[self.start : self.end]
 
-    def history(self) -> tuple[Ints, dict[str, Floats]]:
+    def history(self) -> _History:
         numbers = self.rows.numbers
-        return self.time, {name: v[self.start : self.end] for name, v in numbers.items()}
+        return _History(self.time, {k: v[self.start : self.end] for k, v in numbers.items()})
 
     def text(self, time: int) -> str:
         return time_text(time, steps=self.rows.steps)
 
 
-def _series(
-    part: _Part, time_T: Ints, numbers: Mapping[str, Floats], config: TableConfig, source: str
-) -> Series:
-    rows, y = part.rows, numbers[Y]
+def _series(part: _Part, history: _History, config: TableConfig, source: str) -> Series:
+    rows, time_T, numbers = part.rows, history.time, history.numbers
+    y = numbers[Y]
     if not part.frequency.step and not rows.steps:
         raise problems.one_time(part.name, part.text(int(time_T[-1])))
     alias = part.frequency.alias(int(time_T[0])) if part.frequency.step else ""
@@ -139,7 +147,9 @@ def _series(
         ahead = rows.numbers[column][part.end : part.stop]
         place = part.grids.place_N[part.end - 1 : part.stop]
         known = int(np.argmin(np.append(np.isfinite(ahead) & (np.diff(place) == 1), False)))
-        needed = max(config.horizon, 1)
+        # Without a horizon it goes as far as a column does; a hole within it is told.
+        reach = int(place[1:][np.isfinite(ahead)].max(initial=place[0] + 1) - place[0])
+        needed = config.horizon or reach
         if known < needed:
             raise problems.missing_future(
                 rows, part.code, part.end - 1, known, needed, column, part.frequency
@@ -148,6 +158,7 @@ def _series(
     return Series(
         part.name, source, _moments(time_T, rows.steps), _fixed(y), alias, season,
         {column: _fixed(numbers[column]) for column in config.past}, future,
+        {column: marks for column, marks in history.filled.items() if column not in future},
     )  # fmt: skip
 
 
@@ -160,68 +171,68 @@ class _Repairs:
     values: int = 0
     first: str = field(default="")
 
-    def apply(self, part: _Part, hole_N: Bools, jump_N: Ints) -> tuple[Ints, dict[str, Floats]]:
-        """Times [T] and numbers [T] of a series with holes."""
-        time, numbers = part.history()
+    def apply(self, part: _Part, hole_N: Bools, jump_N: Ints) -> _History:
+        """A series without its holes."""
+        history = part.history()
+        time, numbers = history.time, history.numbers
         hole, jump = hole_N[part.start : part.end], jump_N[part.start : part.end]
         self._note(part, time, hole, jump)
         if self.policy == "drop":
             chosen = np.flatnonzero(~hole)
-            return self._checked(part, time[chosen], {k: v[chosen] for k, v in numbers.items()})
+            kept = {k: v[chosen] for k, v in numbers.items()}
+            return self._checked(part, _History(time[chosen], kept))
         if self.policy == "cut":
             whole = np.flatnonzero(~hole)
             end = int(whole[-1]) + 1 if len(whole) else 0
             behind_hole = int(np.flatnonzero(hole[:end]).max(initial=-1)) + 1
             start = max(behind_hole, int(np.flatnonzero(jump[:end] > 1).max(initial=0)))
             kept = {k: v[start:end] for k, v in numbers.items()}
-            return self._checked(part, time[start:end], kept)
+            return self._checked(part, _History(time[start:end], kept))
         return self._spread(part, time, numbers)
 
-    def _spread(
-        self, part: _Part, time: Ints, numbers: Mapping[str, Floats]
-    ) -> tuple[Ints, dict[str, Floats]]:
+    def _spread(self, part: _Part, time: Ints, numbers: Mapping[str, Floats]) -> _History:
         """Every time of the grid; missing values NaN, or interpolated."""
         place = part.grids.place_N[part.start : part.end]
         # Nothing is extrapolated: it begins and ends where there are values.
         columns = numbers if self.policy == "interpolate" else {Y: numbers[Y]}
-        known = [place[np.isfinite(values)] for values in columns.values()]
-        first = max((int(p[0]) for p in known if len(p)), default=0)
-        last = min((int(p[-1]) for p in known if len(p)), default=-1)
-        if any(not len(p) for p in known) or last < first:
-            raise InputError(f"series {part.name!r} has no values in one of its columns")
+        whole = np.logical_and.reduce([np.isfinite(values) for values in columns.values()])
+        if not whole.any():
+            raise InputError(
+                f"series {part.name!r} has no time at which all its columns have a value",
+                fix="leave a column out, or put the values in",
+            )
+        first = int(place[whole][0])
+        last = min(int(place[np.isfinite(values)][-1]) for values in columns.values())
         if last - first > _SPARSEST * len(place) + 1000:
             raise InputError(
                 f"series {part.name!r} has {len(place)} of {last - first + 1} times",
                 why=f"its frequency was taken to be {part.frequency.alias(int(time[0])) or 1}",
                 fix="state the frequency: --set frequency=ALIAS, or --set missing=drop",
             )
-        grid = np.arange(first, last + 1)
-        full = {}
+        grid, inside = np.arange(first, last + 1), (place >= first) & (place <= last)
+        full, filled = {}, {}
         for name, values in numbers.items():
+            full[name] = np.full(len(grid), np.nan)
+            full[name][place[inside] - first] = values[inside]
             if self.policy == "interpolate":
-                there = np.isfinite(values)
+                there, filled[name] = np.isfinite(values), np.isnan(full[name])
                 full[name] = np.interp(grid, place[there], values[there])
-            else:
-                inside = (place >= first) & (place <= last)
-                full[name] = np.full(len(grid), np.nan)
-                full[name][place[inside] - first] = values[inside]
-        return self._checked(part, part.frequency.times(int(part.time[0]), grid), full)
+        times = part.frequency.times(int(part.time[0]), grid)
+        return self._checked(part, _History(times, full, filled))
 
-    def _checked(
-        self, part: _Part, time: Ints, numbers: dict[str, Floats]
-    ) -> tuple[Ints, dict[str, Floats]]:
-        if not len(time):
+    def _checked(self, part: _Part, history: _History) -> _History:
+        if not len(history.time):
             raise InputError(
                 f"series {part.name!r} has nothing left with missing={self.policy}",
                 fix="choose another policy, or put the values in",
             )
-        if part.stop > part.end and time[-1] != part.time[-1]:
+        if part.stop > part.end and history.time[-1] != part.time[-1]:
             raise InputError(
                 f"series {part.name!r} lacks an exogenous value at {part.text(int(part.time[-1]))}"
                 ", the time of its last value",
                 fix="put the value in: the future columns go on from there",
             )
-        return time, numbers
+        return history
 
     def _note(self, part: _Part, time: Ints, hole: Bools, jump: Ints) -> None:
         if not self.series:
@@ -240,11 +251,13 @@ class _Repairs:
             )  # fmt: skip
 
 
-def _holes(rows: Rows, history_N: Bools) -> list[dict[int, InputError]]:
-    return [
-        problems.cells(rows, column, np.isnan(values) & history_N, "no value", problems.MISSING_FIX)
-        for column, values in rows.numbers.items()
-    ]
+def _holes(rows: Rows, history_N: Bools, behind_N: Bools) -> list[dict[int, InputError]]:
+    found = []
+    for column, values in rows.numbers.items():
+        hole_N = np.isnan(values) & history_N
+        for marks_N, fix in ((~behind_N, problems.MISSING_FIX), (behind_N, problems.BEHIND_FIX)):
+            found.append(problems.cells(rows, column, hole_N & marks_N, "no value", fix))
+    return found
 
 
 def _without_values(rows: Rows, starts: Ints, source: str) -> dict[int, InputError]:

@@ -38,7 +38,7 @@ from seqgen_time_series.origins import Origin, fewest_values, origins_of
 from seqgen_time_series.readers import list_series
 from seqgen_time_series.scoring import Case
 from seqgen_time_series.series import Series
-from seqgen_time_series.windows import WindowBatch, window_of
+from seqgen_time_series.windows import WindowBatch, windows_of
 
 _LOG = logging.getLogger("seqgen")
 
@@ -103,16 +103,13 @@ class TimeSeriesDomain:
                 ", ".join(unused),
             )
         c = model.config
-        windows = [
-            window_of(
-                piece.history.y,
-                piece.history.season,
-                patch=c.patch,
-                context=c.context,
-                slots=-(-piece.horizon // c.patch),
-            )
-            for piece in pieces
-        ]
+        windows = windows_of(
+            [piece.history.y for piece in pieces],
+            [piece.history.season for piece in pieces],
+            patch=c.patch,
+            context=c.context,
+            slots=[-(-piece.horizon // c.patch) for piece in pieces],
+        )
         device = next(model.parameters()).device
         return model.listen(WindowBatch.of(windows, device))
 

@@ -40,7 +40,8 @@ from seqgen.inputs import MaskedValueInputs, ValueInputs
 from seqgen.masks import Full, SlotInfo
 from seqgen.model import Context, SequenceModel
 from seqgen.transformer import Transformer, TransformerConfig
-from seqgen_time_series.windows import FACTS, SIMPLE, WindowBatch
+from seqgen_time_series.simple import SIMPLE
+from seqgen_time_series.windows import FACTS, WindowBatch
 
 KIND = "time-series"
 LARGEST = 6.0

@@ -60,7 +60,7 @@ class ForecastOptions:
     paths: int = option(
         100, help="sample paths of ar, hybrid and block-diffusion", range=(2, 100_000)
     )
-    temperature: float = option(1.0, help="of the sample paths", range=(0.0, None))
+    temperature: float = option(1.0, help="of the sample paths", range=(0.0, 100.0))
     block_length: int = option(
         0, help="patches a block of block-diffusion; 0: as trained", range=(0, None)
     )

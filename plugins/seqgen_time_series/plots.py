@@ -48,7 +48,8 @@ def forecast_plot(row: Mapping[str, Any], series: Series, *, history: int = 0) -
     start = max(0, first - shown)
     stop = int(np.searchsorted(series.ds, ds.max(), side="right"))
     x, y = _thinned(series.ds[start:stop], series.y[start:stop])
-    axes.plot(x, y, color=HISTORY, linewidth=1.2, label="history", zorder=3)
+    alone = "o" if len(x) == 1 else ""  # one point makes no line
+    axes.plot(x, y, color=HISTORY, linewidth=1.2, marker=alone, label="history", zorder=3)
     for number, cut in enumerate(cuts):
         own = np.flatnonzero(cutoff == cut)
         last = min(int(np.searchsorted(series.ds, cut)), len(series.y) - 1)

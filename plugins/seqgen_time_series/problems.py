@@ -5,6 +5,8 @@ Shape suffixes: N rows, sorted by series and time; S series.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from seqgen.errors import InputError
@@ -15,8 +17,16 @@ from seqgen_time_series.rows import Rows, Y, first_rows
 MISSING_FIX = (
     "put the values in, or choose what shall be done: --set missing=interpolate (a line between "
     "the neighbours), cut (use only what follows the last hole), drop (as if the times left "
-    "followed one another)"
+    "followed one another), keep (as holes, which the neural model understands)"
 )
+BEHIND_FIX = (
+    "leave the rows behind the last value out, or, if they tell what is known beforehand, name "
+    "those columns: --set future=COLUMN"
+)
+LARGEST = 1e100
+"""Squares of larger values, and sums of squares, are out of reach of float64."""
+_NO_TIME = ("nan", "NaT", "None", "<NA>")
+_CLOCKS = "; if clocks were set there, write the times in UTC or with their zone"
 _DUPLICATES_FIX = (
     "remove one, or choose: --set duplicates=first, last or mean; if the table holds several "
     "series, name the column that tells them apart: --set id_column=COLUMN"
@@ -28,8 +38,9 @@ def bad_times(rows: Rows) -> dict[int, InputError]:
     found = {}
     for code, row in first_rows(rows.bad_time_N, rows.code_N).items():
         text = rows.cell("", row)
+        bad = "no time" if text in _NO_TIME else f"the time {text!r}, which cannot be read"
         found[code] = InputError(
-            f"series {rows.names[code]!r} has the time {text!r}, which cannot be read",
+            f"series {rows.names[code]!r} has {bad}",
             why=f"it is row {int(rows.origin_N[row]) + 1} of the table; times lie in the years "
             "1678 to 2261",
             fix="correct it, or say the form of the times: --set time_format=%d/%m/%Y",
@@ -44,7 +55,7 @@ def duplicate_times(rows: Rows, same_N: Bools) -> dict[int, InputError]:
         code: InputError(
             f"series {rows.names[code]!r} has the time {_time(rows, row)} more than once",
             why=f"{counts[code]} of its rows repeat the time of another",
-            fix=_DUPLICATES_FIX,
+            fix=_DUPLICATES_FIX + _clock_change(_time(rows, row)),
         )
         for code, row in first_rows(same_N, rows.code_N).items()
     }
@@ -94,7 +105,7 @@ def gaps(
         found[code] = InputError(
             f"series {name!r} has a gap: {missing} {times} missing between {before} and {now}",
             why=f"its frequency {'was said to be' if given else 'is'} {alias}",
-            fix=MISSING_FIX,
+            fix=MISSING_FIX + (_clock_change(now) if missing == 1 else ""),
         )
     return found
 
@@ -139,6 +150,11 @@ def bad_numbers(rows: Rows, history_N: Bools, past: frozenset[str]) -> list[dict
             cells(rows, column, np.isinf(values) & counts_N, "an infinite value",
                   "put a finite number there, or leave the cell empty and choose --set missing")
         )  # fmt: skip
+        large_N = np.isfinite(values) & (np.abs(values) > LARGEST)
+        found.append(
+            cells(rows, column, large_N & counts_N, f"a value beyond {LARGEST:g}",
+                  "give the values in a larger unit")
+        )  # fmt: skip
     return found
 
 
@@ -177,6 +193,11 @@ def too_short(name: str, count: int, needed: int, last: str) -> InputError:
         f"series {name!r} is too short: {count} {values} up to {last}, and {needed} are needed",
         fix="give a longer history, or ask for fewer lags, a shorter season or horizon",
     )
+
+
+def _clock_change(time: str) -> str:
+    """What to do where clocks are set to summer time or back: between midnight and four."""
+    return _CLOCKS if re.search(r"T0[0-4]:", time) else ""
 
 
 def _time(rows: Rows, row: int) -> str:

@@ -29,6 +29,8 @@ class Series:
         season: steps of one season (24 for hours, 12 for months), 1 if there is none.
         past: exogenous columns known up to the last time, float64 [T].
         future: exogenous columns known beyond it too, float64 [T + horizon].
+        interpolated: which values [T] of `y` (by the name "y") and of past columns were filled in
+            (missing=interpolate); columns without one are left out.
         problem: why it cannot be forecast, found while reading; names series and time.
     """
 
@@ -40,6 +42,7 @@ class Series:
     season: int = 1
     past: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
     future: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    interpolated: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
     problem: InputError | None = None
 
     @property

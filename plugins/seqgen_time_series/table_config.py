@@ -27,8 +27,9 @@ class TableConfig:
         season: steps of a season; 0 takes the usual one of the frequency, and 1 for series that do
             not hold two of them.
         missing: what happens to missing values and times: `error`; `interpolate` linearly between
-            neighbours (a beginning or end without values is cut off); `cut` all before the last
-            hole; `drop` them, as if the times left followed one another; `keep` them as NaN.
+            neighbours (`Series.interpolated` marks them; a beginning or end without values is cut
+            off); `cut` all before the last hole; `drop` them, as if the times left followed one
+            another; `keep` them as NaN.
         duplicates: of two values of one time: `error`, the `first`, the `last`, or their `mean`.
         shortest: values that a series must have.
         time_format: of times as text, for `strptime`; "" takes ISO 8601 and what is unambiguous.
@@ -59,6 +60,11 @@ class TableConfig:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}", fix=f"a whole number of {least} or more"
                 )
+        if len(self.decimal) != 1 or len(self.separator) > 1:
+            raise ConfigError(
+                f"decimal is {self.decimal!r} and separator {self.separator!r}",
+                fix="one character each, such as --set decimal=, --set 'separator=;'",
+            )
         if self.future_table and not self.future:
             raise ConfigError(
                 "a table of future columns was given, but no names of such columns",

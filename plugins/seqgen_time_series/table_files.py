@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import importlib
 import io
 import re
 import sys
@@ -134,15 +135,7 @@ def pandas() -> Any:
     Raises:
         PluginError: it is not installed.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise PluginError(
-            "tables cannot be read: pandas is not installed",
-            why=str(error),
-            fix="pip install pandas pyarrow (the extra time-series of seqgen-kit)",
-        ) from error
-    return pd
+    return _module("pandas", "tables cannot be read")
 
 
 def pyarrow() -> Any:
@@ -151,15 +144,18 @@ def pyarrow() -> Any:
     Raises:
         PluginError: it is not installed.
     """
+    return _module("pyarrow", "parquet cannot be read")
+
+
+def _module(name: str, what: str) -> Any:
     try:
-        import pyarrow as pa
+        return importlib.import_module(name)
     except ImportError as error:
         raise PluginError(
-            "parquet needs pyarrow, which is not installed",
+            f"{what}: {name} is not installed",
             why=str(error),
-            fix="pip install pyarrow (the extra time-series of seqgen-kit)",
+            fix="pip install pandas pyarrow (the extra time-series of seqgen-kit)",
         ) from error
-    return pa
 
 
 def _is_table(path: Path) -> bool:
@@ -194,6 +190,8 @@ def _parquet(name: str, data: bytes) -> TableFile:
 
 def _csv(name: str, data: bytes, separator: str, decimal: str) -> TableFile:
     pd = pandas()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{name} is UTF-16 text", fix="save it as CSV in UTF-8, or as parquet")
     if b"\0" in data[:_HEAD]:
         raise InputError(f"{name} is not text", fix="save the table as CSV (UTF-8) or parquet")
     if not data.removeprefix(b"\xef\xbb\xbf").strip():
@@ -221,7 +219,7 @@ def _csv(name: str, data: bytes, separator: str, decimal: str) -> TableFile:
         except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError) as error:
             raise InputError(
                 f"{name} is no regular table",
-                why=str(error).strip().splitlines()[0],
+                why=_why(str(error)),
                 fix="give every line as many fields as the first; quote those with a separator",
             ) from error
 
@@ -251,6 +249,14 @@ def _csv(name: str, data: bytes, separator: str, decimal: str) -> TableFile:
         return frame[list(wanted)]
 
     return TableFile(name, tuple(columns), read)
+
+
+def _why(error: str) -> str:
+    """The first line of what pandas says; it counts one field more than the table has."""
+    if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error):
+        expected, line, saw = map(int, found.groups())
+        return f"line {line} has {saw} fields, and there are {expected - 1} columns"
+    return error.strip().splitlines()[0]
 
 
 def _distinct(name: str, columns: Sequence[str]) -> None:

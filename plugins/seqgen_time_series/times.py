@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _DATES = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y%m%d")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])", re.IGNORECASE)
-
-
-_CLOCK = re.compile(r"\d:\d\d")
 _ZONE = re.compile(r":\d\d.*(?:Z|[+-]\d\d:?\d\d)$")
 _ZONED = "%s: times with a zone are taken, and shown, in UTC"
+_COUNTS = "%s: times such as %d are taken as counts; if they are seconds, write dates instead"
+_EPOCH = 5e8
+"""Counts from here on look like seconds since 1970, or parts of them."""
 _LOG = logging.getLogger("seqgen")
 
 
@@ -77,6 +77,8 @@ def read_times(frame: pd.DataFrame, name: str, *, time_format: str, dated: bool)
         elif numeric:
             numbers = _from_numbers(column, dated)
             if isinstance(numbers, Moments):
+                if len(column) and column.min() > _EPOCH:
+                    _LOG.warning(_COUNTS, name, int(column.iloc[0]))
                 return numbers
             found = numbers
         else:
@@ -150,7 +152,7 @@ def _from_texts(column: pd.Series, name: str, time_format: str) -> tuple[Ints, B
     texts = pd.Series(texts).astype(str).str.strip()
     zoned = texts.str.contains(_ZONE)
     if zoned.any():
-        if not zoned.all() and texts[~zoned].str.contains(_CLOCK).any():
+        if _parsed(texts[~zoned], time_format or "ISO8601").notna().any():
             raise InputError(
                 f"{name} has times with a zone, such as {texts[zoned].iloc[0]!r}, and times "
                 f"without one, such as {texts[~zoned].iloc[0]!r}",

@@ -28,20 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seqgen.errors import InputError
-from seqgen_time_series.linear.model import ARNet
+from seqgen_time_series.simple import SIMPLE, simple_errors, simple_forecasts
 
 Floats = NDArray[np.float64]
 
-SEASONS = 8
-"""Seasons that the simple forecasts look back."""
-SIMPLE = SEASONS + 6
-"""Simple forecasts J; the first is seasonal naive, the last an autoregression."""
 FACTS = 7 + SIMPLE
 """Facts of a slot G."""
-RECENT = 1500
-"""Values to which the autoregressions are fitted."""
-MOST_LAGS = 51
-"""Two seasons of hours, and a little."""
 FINEST = 1e-3
 """Smallest unit, as a share of the scale: of a history that repeats exactly."""
 GAUSSIAN = 1.2533
@@ -147,6 +139,55 @@ def window_of(y: Floats, season: int, *, patch: int, context: int, slots: int) -
     Raises:
         InputError: no value is known.
     """
+    return windows_of([y], [season], patch=patch, context=context, slots=[slots])[0]
+
+
+def windows_of(
+    histories: Sequence[Floats],
+    seasons: Sequence[int],
+    *,
+    patch: int,
+    context: int,
+    slots: Sequence[int],
+) -> list[Window]:
+    """The windows of histories, as by `window_of`; those of one shape are computed together.
+
+    Raises:
+        InputError: no value of a history is known.
+    """
+    shapes: dict[tuple[int, int, int], list[int]] = {}
+    for row, (y, season, count) in enumerate(zip(histories, seasons, slots, strict=True)):
+        shapes.setdefault((len(y), season, count), []).append(row)
+    found: dict[int, Window] = {}
+    for (_, season, count), rows in shapes.items():
+        scaled = [_scaled(histories[row], season, patch, context, count) for row in rows]
+        z_BN, unit_B = np.stack([s.z for s in scaled]), np.array([s.units[0] for s in scaled])
+        simple_BHJ = simple_forecasts(z_BN, season, count * patch)
+        errors_BJ = simple_errors(z_BN, season, unit_B)
+        for row, own, simple_HJ, errors_J in zip(rows, scaled, simple_BHJ, errors_BJ, strict=True):
+            found[row] = Window(
+                patches_TE=_patches(own, season, patch, context * patch),
+                simple_SPJ=simple_HJ.reshape(count, patch, SIMPLE),
+                unit_S=own.units.astype(np.float32),
+                facts_SG=_facts(own, season, patch, errors_J),
+                level=own.level,
+                scale=own.scale,
+            )
+    return [found[row] for row in range(len(histories))]
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """A history in its own units: y = level + scale z; see `Window`."""
+
+    z: Floats
+    known: NDArray[np.bool_]
+    level: float
+    scale: float
+    units: Floats
+
+
+def _scaled(y: Floats, season: int, patch: int, context: int, slots: int) -> _Scaled:
     known = np.isfinite(y)
     if not known.any():
         raise InputError("the history has no value", fix="give at least one value a series")
@@ -157,15 +198,7 @@ def window_of(y: Floats, season: int, *, patch: int, context: int, slots: int) -
     level = float(np.median(recent))
     scale = GAUSSIAN * float(np.abs(recent - level).mean())
     z = (_filled(y, known) - level) / (scale if scale > 0.0 else 1.0)
-    units = _units(z, known, season, patch, slots, span)
-    return Window(
-        patches_TE=_patches(z, known, season, patch, span, units[0]),
-        simple_SPJ=_simple(z, season, slots * patch).reshape(slots, patch, SIMPLE),
-        unit_S=units.astype(np.float32),
-        facts_SG=_facts(z, known, season, patch, units),
-        level=level,
-        scale=scale,
-    )
+    return _Scaled(z, known, level, scale, _units(z, known, season, patch, slots, span))
 
 
 def _filled(y: Floats, known: NDArray[np.bool_]) -> Floats:
@@ -196,10 +229,9 @@ def _units(
     return units
 
 
-def _patches(
-    z: Floats, known: NDArray[np.bool_], season: int, patch: int, span: int, unit: float
-) -> NDArray[np.float32]:
+def _patches(own: _Scaled, season: int, patch: int, span: int) -> NDArray[np.float32]:
     """[T, 3 P]; arcsinh keeps outliers in reach."""
+    z, known, unit = own.z, own.known, own.units[0]
     differences = np.zeros_like(z)
     if len(z) > season:
         both = known[season:] & known[:-season]
@@ -213,74 +245,10 @@ def _patches(
     )
 
 
-def _simple(z: Floats, season: int, steps: int) -> NDArray[np.float32]:
-    """Simple forecasts [H, J] of the steps 1..H."""
-    count = len(z)
-    ahead = np.arange(1, steps + 1)
-    seasons_ahead = -(-ahead // season)
-    index = count - season * (1 + np.arange(SEASONS)) + (ahead[:, None] - 1) % season
-    # What lies before the history is taken from the first season that there is.
-    index = np.where(index < 0, index + season * -(-np.minimum(index, 0) // -season), index)
-    seasonal_HJ = z[np.clip(index, 0, count - 1)]
-    naive_H = seasonal_HJ[:, 0]
-
-    run = min(season * max(1, round(16 / season)), count - 1)
-    width = min(season, max(count - run, 1))
-    drift = 0.0
-    if run >= season:
-        earlier = z[count - run - width : count - run] if count >= run + width else z[:width]
-        drift = float(z[-width:].mean() - earlier.mean()) * season / run
-    corrected = 0.0
-    if count > season:
-        few = min(4, season, count - season)
-        corrected = float((z[-few:] - z[count - season - few : count - season]).mean())
-    rest = [
-        np.full(steps, z[-1]),
-        naive_H + drift * seasons_ahead,
-        naive_H + corrected,
-        np.full(steps, z[-max(season, 8) :].mean()),
-        _autoregression(z[-RECENT:], min(max(2 * season + 3, 12), MOST_LAGS), steps, naive_H),
-        _differenced(z[-RECENT - season :], season, steps, naive_H),
-    ]
-    return np.concatenate([seasonal_HJ, np.stack(rest, axis=1)], axis=1).astype(np.float32)
-
-
-def _autoregression(x: Floats, lags: int, steps: int, otherwise: Floats) -> Floats:
-    """The forecast [H] of a ridge autoregression; `otherwise` where there is too little to fit.
-
-    It is held within three times the range of the values: an unstable fit must not run away.
-    """
-    from scipy.signal import lfilter, lfiltic
-
-    lags = min(lags, (len(x) - 2) // 3)
-    low, high = float(x.min()), float(x.max())
-    if lags < 1 or not high > low:
-        return otherwise
-    fitted = ARNet(lags=lags, penalty="ridge").fit(x)
-    polynomial = np.concatenate([[1.0], -fitted.coefficients[0]])
-    state = lfiltic([1.0], polynomial, x[::-1][:lags])
-    with np.errstate(over="ignore", invalid="ignore"):
-        made, _ = lfilter([1.0], polynomial, np.full(steps, fitted.intercept[0]), zi=state)
-    reach = 3.0 * (high - low)
-    return np.asarray(np.clip(np.nan_to_num(made, nan=x[-1]), low - reach, high + reach))
-
-
-def _differenced(x: Floats, season: int, steps: int, naive_H: Floats) -> Floats:
-    """The forecast [H] of an autoregression of seasonal differences."""
-    if len(x) <= season + 8:
-        return naive_H
-    apart = _autoregression(x[season:] - x[:-season], 12, steps, np.zeros(steps))
-    # Every season adds its differences to the one before.
-    padded = np.pad(apart, (0, -steps % season)).reshape(-1, season)
-    return np.asarray(naive_H + np.cumsum(padded, axis=0).reshape(-1)[:steps])
-
-
-def _facts(
-    z: Floats, known: NDArray[np.bool_], season: int, patch: int, units: Floats
-) -> NDArray[np.float32]:
+def _facts(own: _Scaled, season: int, patch: int, errors_J: Floats) -> NDArray[np.float32]:
     """[S, G]: how large errors are, how far ahead it is, how long the season and the history, and
     which of the simple forecasts did well so far."""
-    slots = len(units)
+    units, slots = own.units, len(own.units)
     ahead = np.arange(1, slots + 1) * patch
     facts = np.empty((slots, FACTS))
     facts[:, 0] = np.log(units)
@@ -288,17 +256,7 @@ def _facts(
     facts[:, 2] = np.log(ahead) / 4
     facts[:, 3] = np.log(ahead / season) / 4
     facts[:, 4] = np.log(season) / 4
-    facts[:, 5] = np.log(len(z)) / 8
-    facts[:, 6] = 1.0 - known.mean()
-    facts[:, 7:] = _simple_errors(z, season, float(units[0]))
+    facts[:, 5] = np.log(len(own.z)) / 8
+    facts[:, 6] = 1.0 - own.known.mean()
+    facts[:, 7:] = errors_J
     return facts.astype(np.float32)
-
-
-def _simple_errors(z: Floats, season: int, unit: float) -> Floats:
-    """Log errors [J], in units, of the simple forecasts of the history's last values from those
-    before; zeros where it is too short."""
-    steps = min(max(season, 8), 24, len(z) // 3)
-    if steps < 4:
-        return np.zeros(SIMPLE)
-    errors_HJ = np.abs(_simple(z[:-steps], season, steps) - z[-steps:, None])
-    return np.asarray(np.log(0.05 + errors_HJ.mean(axis=0) / unit).clip(-3.0, 5.0))

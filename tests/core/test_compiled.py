@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from small_models import canvas_of, random_prompts, small_model
 
 from seqgen.cache import Cache
-from seqgen.compiled import MOST_SHAPES, CompiledPass, compiled
+from seqgen.compiled import MOST_SHAPES, MOST_WEIGHTS, compiled
+from seqgen.constraints import Automaton
 from seqgen.decoders import Autoregressive, BlockDiffusion, Speculative
 from seqgen.decoders.base import Decoder
 from seqgen.errors import ConfigError
+from seqgen.linear import quantize
 from seqgen.logits import Sampling
 from seqgen.model import SequenceModel
 from seqgen.models.qwen3 import Qwen3Config
@@ -93,29 +96,77 @@ def test_masked_passes_and_ragged_rows_run_as_ever() -> None:
     assert Autoregressive().generate(fused, canvas_of(prompts, 15)).sequences() == want
 
 
-def test_which_passes_are_taken() -> None:
-    def forward(*_: object) -> torch.Tensor:
-        raise AssertionError("nothing is run here")
+@pytest.fixture
+def not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be compiled runs as it is: what is asked of it is the same."""
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
 
-    run = CompiledPass(forward, on_gpu=False)
-    cache = Cache(layers=1, batch=1, capacity=8, heads=1, head_width=2)
-    assert not run.takes(torch.zeros(1, 1, 4), cache)  # nothing is cached
-    cache.begin(torch.arange(3)[None], None)
-    assert not run.takes(torch.zeros(1, 3, 4), cache)  # gradients may be asked for
+
+@pytest.mark.usefixtures("not_fused")
+@pytest.mark.parametrize(
+    ("decoder", "passes"),
+    [
+        (Autoregressive(), {(2, 1, 0, (), "greedy")}),
+        (Autoregressive(sampling=Sampling(temperature=0.7)), {(2, 1, 0, (), "logits")}),
+        (
+            Autoregressive(constraint=Automaton.banning([3, 4], vocabulary=30)),
+            {(2, 1, 0, (), "hidden")},
+        ),
+        (
+            BlockDiffusion(block_length=4, threshold=1.0),
+            {(2, 4, 0, (), "greedy"), (2, 8, 4, ((4, 4), (8, 0)), "greedy")},
+        ),
+        (BlockDiffusion(block_length=80, threshold=1.0), set()),  # wider than pays
+        (Autoregressive(cached=False), set()),
+        (Speculative(), set()),
+    ],
+)
+def test_which_passes_are_taken(decoder: Decoder, passes: set[tuple[object, ...]]) -> None:
+    shifted = not isinstance(decoder, BlockDiffusion)
+    model = causal_model(0, mask_id=None if shifted else 29)
+    fused = compiled(copy.deepcopy(model))
+    check_equal(decoder, model, fused, 15)
+    assert fused.compiled is not None
+    assert set(fused.compiled._steps) == passes
+    assert copy.deepcopy(fused).compiled is None
+
+
+@pytest.mark.usefixtures("not_fused")
+def test_how_many_passes_are_taken() -> None:
+    model = causal_model(0)
+    fused = compiled(copy.deepcopy(model))
+    assert fused.compiled is not None
+    for batch in range(1, MOST_SHAPES + 3):
+        prompts = random_prompts(batch, [5] * batch)
+        want = Autoregressive().generate(model, canvas_of(prompts, 4))
+        assert torch.equal(
+            Autoregressive().generate(fused, canvas_of(prompts, 4)).values, want.values
+        )
+    assert len(fused.compiled._steps) == MOST_SHAPES
+
+
+def test_large_models_run_as_ever() -> None:
+    model = compiled(causal_model(0))
+    assert model.compiled is not None
+    cache = Cache(layers=1, batch=1, capacity=9, heads=1, head_width=2)
+    takes = partial(model.compiled._takes, 1, 2, cache)
+    assert not takes()  # gradients may be asked for
     with torch.inference_mode():
-        assert run.takes(torch.zeros(1, 3, 4), cache)
-        for batch in range(2, MOST_SHAPES + 1):
-            assert run.takes(torch.zeros(batch, 3, 4), cache)
-        assert not run.takes(torch.zeros(MOST_SHAPES + 1, 3, 4), cache)
-        assert run.takes(torch.zeros(1, 3, 4), cache)
-        cache.settle(3, torch.tensor([2]))
-        cache.begin(torch.arange(3)[None], None)
-        assert not run.takes(torch.zeros(1, 3, 4), cache)  # rows differ
+        assert takes()
+        model.compiled._weights = MOST_WEIGHTS
+        assert not takes()
+        model.compiled._weights = MOST_WEIGHTS // 2
+        assert takes()
+        assert not model.compiled._takes(64, 1, cache)
 
 
 def test_what_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="cross-attention"):
         compiled(small_model(cross=True))
+    small = causal_model(0)
+    quantize(small)
+    with pytest.raises(ConfigError, match="8-bit"):
+        compiled(small)
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"no C\+\+ compiler"):

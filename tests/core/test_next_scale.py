@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Any
 
@@ -187,6 +188,44 @@ def test_what_enters_at_a_slot() -> None:
             got = inputs(canvas, index, None, context)
             wide = index.expand(2, -1)[..., None].expand(-1, -1, WIDTH)
             torch.testing.assert_close(got, want.gather(1, wide))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_device_is_asked_once_which_slots_an_order_feeds(
+    monkeypatch: pytest.MonkeyPatch, guided: bool
+) -> None:
+    model, asked = model_of(VAR, (1, 2, 3)), []
+    aminmax = Tensor.aminmax
+
+    def counted(slots: Tensor) -> Any:
+        asked.append(slots.shape[1])
+        return aminmax(slots)
+
+    monkeypatch.setattr(Tensor, "aminmax", counted)
+    context, other = contexts_of(2, 14, given=False)
+    for _ in range(2):
+        canvas = Canvas(torch.zeros(2, 14, dtype=torch.int64))
+        sequence = GuidedModel(model, scale=2.0) if guided else model
+        Ordered(order=Scales((1, 2, 3))).generate(
+            sequence, canvas, guided_context(context, other) if guided else context
+        )
+    assert asked == [1, 4, 9]
+    assert copy.deepcopy(model).inputs._spans == {}
+
+
+def test_slots_that_were_changed_are_read_again() -> None:
+    inputs = model_of(VAR, (1, 2)).inputs
+    (context, _) = contexts_of(1, 5, given=False)
+    canvas, slots = Canvas(torch.ones(1, 5, dtype=torch.int64)), torch.tensor([[1, 2]])
+    with torch.no_grad():
+        first = inputs(canvas, slots, None, context)
+        slots.fill_(0)
+        assert torch.equal(
+            inputs(canvas, slots, None, context),
+            inputs(canvas, torch.zeros(1, 2).long(), None, context),
+        )
+        slots.copy_(torch.tensor([[1, 2]]))
+        assert torch.equal(inputs(canvas, slots, None, context), first)
 
 
 def test_a_reopened_slot_makes_it_forget() -> None:

@@ -70,6 +70,15 @@ def test_a_table_from_any_groups(groups: list[int]) -> None:
     assert table.contiguous == (seen == sorted(seen))
 
 
+def test_the_groups_of_a_run() -> None:
+    table = Blocks(3).table(11, CPU)
+    assert table.parts_of(slice(3, 6), 4) == ((3, 0),)
+    assert table.parts_of(slice(3, 11), 4) == ((3, 5), (6, 2), (8, 0))
+    assert table.parts_of(slice(3, 11), 2) is None  # more groups than that
+    assert table.parts_of(slice(3, 5), 4) is None
+    assert table.parts_of(slice(4, 6), 4) is None  # a group is cut
+
+
 def test_a_group_without_slots_is_refused() -> None:
     with pytest.raises(ValueError, match="group 1 has no slot"):
         table_from_groups(torch.tensor([0, 2, 2]))

@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from tests.text.tiny_models import random_weights, write_weights
 from torch import Tensor
 
 from seqgen.canvas import Canvas
@@ -43,40 +44,6 @@ SDAR = {"model_type": "sdar", "mask_token_id": 28, "block_size": 8}
 Q0 = "model.layers.0.self_attn.q_proj.weight"
 
 
-def published(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
-    """Random weights under the published keys."""
-    D, F, d = config["hidden_size"], config["intermediate_size"], config["head_dim"]
-    H, G = config["num_attention_heads"], config["num_key_value_heads"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (config["vocab_size"], D),
-        "model.norm.weight": (D,),
-    }
-    if not config["tie_word_embeddings"]:
-        shapes["lm_head.weight"] = (config["vocab_size"], D)
-    for i in range(config["num_hidden_layers"]):
-        layer = {
-            "self_attn.q_proj": (H * d, D),
-            "self_attn.k_proj": (G * d, D),
-            "self_attn.v_proj": (G * d, D),
-            "self_attn.o_proj": (D, H * d),
-            "self_attn.q_norm": (d,),
-            "self_attn.k_norm": (d,),
-            "mlp.gate_proj": (F, D),
-            "mlp.up_proj": (F, D),
-            "mlp.down_proj": (D, F),
-            "input_layernorm": (D,),
-            "post_attention_layernorm": (D,),
-        }
-        shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        key: torch.randn(shape, generator=generator) * (1.5 * shape[-1] ** -0.5)
-        if len(shape) == 2
-        else torch.rand(shape, generator=generator) + 0.5
-        for key, shape in shapes.items()
-    }
-
-
 def write(
     folder: Path,
     *,
@@ -88,17 +55,9 @@ def write(
     fields = {k: v for k, v in {**CONFIG, **(config or {})}.items() if v is not None}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(fields))
-    weights = published({**CONFIG, **(config or {})}) if weights is None else weights
-    if shards == 1:
-        save_file(weights, folder / "model.safetensors")
-        return folder
-    where = {
-        key: f"model-{i % shards + 1:05d}-of-{shards:05d}.safetensors"
-        for i, key in enumerate(weights)
-    }
-    for name in set(where.values()):
-        save_file({k: v for k, v in weights.items() if where[k] == name}, folder / name)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    if weights is None:
+        weights = random_weights({**CONFIG, **(config or {})})
+    write_weights(folder, weights, shards)
     return folder
 
 
@@ -124,7 +83,7 @@ def test_shards_equal_one_file(tmp_path: Path) -> None:
     assert not one.training
     for (name, a), (_, b) in zip(one.named_parameters(), many.named_parameters(), strict=True):
         assert torch.equal(a, b), name
-    assert parameter_count(one) == sum(t.numel() for t in published(CONFIG).values())
+    assert parameter_count(one) == sum(t.numel() for t in random_weights(CONFIG).values())
 
 
 def test_a_tied_head_shares_the_embedding(tmp_path: Path) -> None:
@@ -133,7 +92,7 @@ def test_a_tied_head_shares_the_embedding(tmp_path: Path) -> None:
     assert config.tied
     assert isinstance(model.inputs, ShiftedInputs)
     assert model.head.weight is model.inputs.embedding.weight
-    weights = published({**CONFIG, **tied})
+    weights = random_weights({**CONFIG, **tied})
     assert parameter_count(model) == sum(t.numel() for t in weights.values())
     # Some writers store the head once more; another one would be silently lost.
     copy = {**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()}
@@ -144,7 +103,7 @@ def test_a_tied_head_shares_the_embedding(tmp_path: Path) -> None:
 
 
 def test_weights_are_held_in_the_type_asked_for(tmp_path: Path) -> None:
-    half = {k: v.bfloat16() for k, v in published(CONFIG).items()}
+    half = {k: v.bfloat16() for k, v in random_weights(CONFIG).items()}
     folder = write(tmp_path, weights=half)
     full, _, _ = load_qwen3(folder)
     assert {p.dtype for p in full.parameters()} == {torch.float32}
@@ -206,7 +165,12 @@ def test_the_tokenizer(tmp_path: Path) -> None:
         ({"use_sliding_window": True}, "use_sliding_window True is not supported"),
         ({"model_type": "sdar"}, "lacks the field 'mask_token_id'"),
         ({**SDAR, "mask_token_id": 29}, "mask_token_id 29 is not below 29"),
-        ({"eos_token_id": "</s>"}, "must be ids"),
+        ({"eos_token_id": "</s>"}, r"config\.json: eos_token_id must be ids"),
+        ({"rope_theta": 10**400}, "rope_theta must be a number above 0, not inf"),
+        ({"rope_parameters": {"rope_theta": 3.0}}, "and that of rope_parameters differ"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn' is not supported"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "factor 0.5 is not supported"),
+        ({"rope_parameters": {"factor": 2.0}}, "rope_parameters has an unknown field 'factor'"),
         ({"head_dim": 16}, r"q_proj.weight is \(32, 24\), config.json asks for \(64, 24\)"),
         ({"num_hidden_layers": 3}, r"missing: model\.layers\.2"),
         ({"num_hidden_layers": 1}, r"unknown: model\.layers\.1"),
@@ -214,7 +178,7 @@ def test_the_tokenizer(tmp_path: Path) -> None:
     ],
 )
 def test_configs_that_do_not_fit(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    write(tmp_path, config=change, weights=published(CONFIG))
+    write(tmp_path, config=change, weights=random_weights(CONFIG))
     with pytest.raises(CheckpointError) as error:
         load_qwen3(tmp_path)
     assert error.match(message)
@@ -248,7 +212,7 @@ def _add(weights: dict[str, Tensor]) -> None:
 def test_weights_that_do_not_fit(
     tmp_path: Path, change: Callable[[dict[str, Tensor]], None], message: str
 ) -> None:
-    weights = published(CONFIG)
+    weights = random_weights(CONFIG)
     change(weights)
     with pytest.raises(CheckpointError) as error:
         load_qwen3(write(tmp_path, weights=weights))
@@ -272,6 +236,30 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         load_qwen3(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json is not JSON"):
+        load_qwen3(folder)
+
+
+def test_an_index_and_its_files_must_agree(tmp_path: Path) -> None:
+    folder = write(tmp_path, shards=3)
+    index = folder / "model.safetensors.index.json"
+    right = json.loads(index.read_text())["weight_map"]
+    moved = {**right, Q0: next(name for name in right.values() if name != right[Q0])}
+    wrong = {
+        f"lacks {Q0}, which model.safetensors.index.json says(.|\n)*is in {right[Q0]}": moved,
+        "lacks ghost, which(.|\n)*no other file has it": {**right, "ghost": right[Q0]},
+        "names 3, which is not a file": {**right, Q0: 3},
+    }
+    for message, places in wrong.items():
+        index.write_text(json.dumps({"weight_map": places}))
+        with pytest.raises(CheckpointError, match=message):
+            load_qwen3(folder)
+    index.write_text(f'{{"weight_map": {{"{Q0}": "a", {json.dumps(right)[1:]}}}')
+    with pytest.raises(CheckpointError, match=f"is not JSON(.|\n)*it names '{Q0}' twice"):
+        load_qwen3(folder)
+    index.write_text(json.dumps({"weight_map": right}))
+    one, two, _ = sorted(folder.glob("*.safetensors"))
+    save_file({**load_file(two), **load_file(one)}, two)
+    with pytest.raises(CheckpointError, match=r"is in two files(.|\n)*do not belong together"):
         load_qwen3(folder)
 
 

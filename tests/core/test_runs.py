@@ -58,10 +58,15 @@ def test_committing_everything() -> None:
 def test_embeddings() -> None:
     table = torch.nn.Embedding(21, 6)
     canvas, slots, run = random_canvas(0, stopped=True), torch.arange(1, 7)[None], slice(1, 7)
-    for inputs in (ShiftedInputs(table), MaskedInputs(table, mask_id=20, scale=2.0)):
-        assert torch.equal(inputs.embed_run(canvas, run), inputs(canvas, slots))
-    assert ShiftedInputs(table, start_id=0).embed_run(canvas, slice(0, 2)) is None
-    assert MaskedInputs(table, mask_id=20, adds_given=True).embed_run(canvas, run) is None
+    for inputs in (
+        ShiftedInputs(table),
+        MaskedInputs(table, mask_id=20, scale=2.0, positions=torch.nn.Embedding(9, 6)),
+    ):
+        ids = inputs.ids_of_run(canvas, run)
+        assert ids is not None
+        assert torch.equal(inputs.embed_ids(ids, slots), inputs(canvas, slots))
+    assert ShiftedInputs(table, start_id=0).ids_of_run(canvas, slice(0, 2)) is None
+    assert MaskedInputs(table, mask_id=20, adds_given=True).ids_of_run(canvas, run) is None
 
 
 def test_a_subclass_is_asked_itself() -> None:

@@ -23,6 +23,7 @@ Seqgen = Callable[..., Any]
     [
         (["class=glases"], "did you mean 'glasses'?"),
         (["class=hair=longg"], "did you mean 'long'?"),
+        (["class=,"], "class ',' names nothing"),
         (["class=glasses,glasses=no"], "says two things of 'glasses'"),
         (["count=0"], "'count' is 0, outside its range"),
         (["count=-3"], "'count' is -3, outside its range"),
@@ -38,6 +39,7 @@ Seqgen = Callable[..., Any]
         (["guidance_first=5", "guidance_last=2"], "guidance_last=2 is before guidance_first=5"),
         (["preview=order.mp4"], "suffix must be .gif or .png"),
         (["preview=order"], "suffix must be .gif or .png"),
+        (["preview=out.png"], "out.png would be written twice"),
         (["outpaint=lef:4"], "did you mean 'left'?"),
         (["mask=m.png"], "mask needs an image to complete"),
         (["resize=zoom"], "'resize' cannot be 'zoom'"),
@@ -58,6 +60,7 @@ def test_bad_images_fail_alone(images: Seqgen, tmp_path: Path) -> None:
     folder.mkdir()
     save(folder / "good one.png", gradient(8, 6))
     (folder / "text.png").write_text("hello")
+    (folder / "empty.png").write_bytes(b"")
     cut_in_half(folder / "cut.png")
     save(folder / "dot.png", gradient(1, 1))
     header_only(folder / "bomb.png", 20_000, 20_000)
@@ -70,6 +73,7 @@ def test_bad_images_fail_alone(images: Seqgen, tmp_path: Path) -> None:
     assert [row["id"] for row in rows if row["status"] == "ok"] == ["good one.png"]
     for name, expected in {
         "text.png": "not an image that can be read",
+        "empty.png": "it has 0 bytes; get it again",
         "cut.png": "cut off or damaged",
         "dot.png": "holds no whole token",
         "bomb.png": "more than 64,000,000 pixels",
@@ -98,13 +102,30 @@ def test_masks_that_do_not_fit(images: Seqgen, tmp_path: Path) -> None:
 
 
 def test_a_list_with_bad_lines(images: Seqgen, tmp_path: Path) -> None:
-    (tmp_path / "wanted.txt").write_text('hat\nglases\n{"count": 0}\n')
+    (tmp_path / "wanted.txt").write_text('hat\nglases\n{"count": 0}\n["hat"]\n')
     done = images("wanted.txt")
     assert done.code == 1
     rows = [json.loads(line) for line in done.out.splitlines()]
-    assert [row["status"] for row in rows] == ["ok", "failed", "failed"]
+    assert [row["status"] for row in rows] == ["ok", "failed", "failed", "failed"]
     assert "did you mean 'glasses'?" in rows[1]["reason"]
     assert "`count` is 0" in rows[2]["reason"]
+    assert "a JSON list, not an object" in rows[3]["reason"]
+    (tmp_path / "none.txt").write_text("# nothing\n")
+    none = images("none.txt")
+    assert none.code == 1
+    assert "none.txt lists no classes" in none.err
+
+
+def test_files_where_folders_should_be(images: Seqgen, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for arguments, message in (
+        (("-o", "file/out.png"), "it is a file, and a folder is needed"),
+        (("-o", "out.png", "--set", "preview=file/p.gif"), "file is a file"),
+    ):
+        done = images("--set", "count=1", *arguments)
+        assert done.code == 2
+        assert message in done.err
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_ids_cannot_leave_the_output(images: Seqgen, tmp_path: Path) -> None:
@@ -140,6 +161,12 @@ def wrong_shape(path: Path) -> None:
     checkpoints.save(path, state, config)
 
 
+def not_a_number(path: Path) -> None:
+    state, config = checkpoints.load(path)
+    state["start_D"][3] = float("nan")
+    checkpoints.save(path, state, config)
+
+
 def wrong_kind(path: Path) -> None:
     state, _ = checkpoints.load(path)
     checkpoints.save(path, state, {"kind": "something else"})
@@ -158,6 +185,7 @@ def wrong_config(path: Path) -> None:
         (garbage, "damaged or not a safetensors file"),
         (missing_key, "missing: start_D"),
         (wrong_shape, "wrong shape: start_D"),
+        (not_a_number, "weights that are no finite numbers in tensors: start_D"),
         (wrong_kind, "is not an image model"),
         (wrong_config, "configuration that this version cannot read"),
     ],
@@ -216,3 +244,20 @@ def test_an_empty_folder_is_no_model(seqgen: Seqgen, tmp_path: Path) -> None:
     done = seqgen("run", "--plugin", "images", "--model", tmp_path / "none")
     assert done.code == 4
     assert "holds no checkpoint" in done.err
+
+
+def test_other_checkpoints_are_told_which_names_are_known(seqgen: Seqgen, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"PK" + bytes(100))
+    done = seqgen("run", "--plugin", "images", "--model", tmp_path / "model.pt")
+    assert done.code == 4
+    assert "known by their names: var_*, c2i_*, nar*" in done.err
+
+
+def test_a_damaged_judge(seqgen: Seqgen, family: Path, tmp_path: Path) -> None:
+    state, config = checkpoints.load(family / "judge.safetensors")
+    del config["size"]
+    checkpoints.save(tmp_path / "judge.safetensors", state, config)
+    command = ("eval", "--plugin", "images", "--model", family / "raster.safetensors")
+    done = seqgen(*command, "--set", "count=2", "--set", "judge=judge.safetensors")
+    assert done.code == 4
+    assert "holds a configuration that this version cannot build" in done.err

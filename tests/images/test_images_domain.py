@@ -155,13 +155,14 @@ def test_requests_and_images_share_a_batch(
     assert together == alone
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_known_part_without_a_whole_token_is_refused(
-    domain: ImagesDomain, model: ImageFamily, tmp_path: Path
+    domain: ImagesDomain, model: ImageFamily, tmp_path: Path, engine: str
 ) -> None:
     path = save(tmp_path / "dot.png", gradient(1, 1))
     options = ImageOptions()
     with pytest.raises(InputError, match="the part that is kept holds no whole token"):
-        decoded(domain, model, "raster", list(domain.load(str(path), options)), options)
+        decoded(domain, model, engine, list(domain.load(str(path), options)), options)
 
 
 def test_guidance_changes_images_of_a_class_only(domain: ImagesDomain, model: ImageFamily) -> None:

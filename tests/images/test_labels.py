@@ -35,6 +35,7 @@ def test_specifications(text: str, wanted: tuple[int | None, ...]) -> None:
         ("no", "several attributes have the value 'no'"),
         ("hat,hat=no", "says two things of 'hat'"),
         ("hair", "unknown name 'hair'"),
+        (",,", "names nothing"),
     ],
 )
 def test_bad_specifications(text: str, message: str) -> None:

@@ -37,6 +37,14 @@ def test_a_prompt_streams_on_stderr_and_its_row_goes_to_stdout(
     assert json.loads(quiet.out)["text"] == row["text"]
 
 
+def test_a_folder_is_decoded_as_it_was_trained(seqgen: Seqgen, folders: Folders) -> None:
+    few = ("a", "--set", "max_new_tokens=4")
+    for folder, decoder in ((folders.qwen3, "ar"), (folders.sdar, "block-diffusion")):
+        assert json.loads(run(seqgen, folder, *few).out)["decoder"] == decoder
+        assert json.loads(run(seqgen, folder / "config.json", *few).out)["decoder"] == decoder
+    assert json.loads(run(seqgen, folders.sdar, *few, "--decoder", "ar").out)["decoder"] == "ar"
+
+
 def test_several_prompts_stream_only_when_asked_for(
     seqgen: Seqgen, folders: Folders, tmp_path: Path
 ) -> None:
@@ -202,7 +210,10 @@ INDEX = "model.safetensors.index.json"
         (_config(mask_token_id=-1), "mask_token_id -1 is not below"),
         (_config(mask_token_id=None), "lacks the field 'mask_token_id'"),
         (_config(block_size=0), "block_size must be at least 1, not 0"),
-        (_config(eos_token_id=MASK + 5), f"eos_token_id {MASK + 5} beside"),
+        (
+            _config(eos_token_id=MASK + 5),
+            f"config.json: eos_token_id {MASK + 5} is not below {MASK + 1}",
+        ),
         (_write("config.json", "{"), "config.json is not JSON"),
         (_write("config.json", "[" * 100_000), "config.json is not JSON"),
         (_write("config.json", "[]"), "config.json is not a JSON object"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,20 @@ from typing import Any
 import pytest
 import torch
 from tests.text.conftest import Folders
-from tests.text.tiny_models import END, make_model
+from tests.text.tiny_models import END, SDAR, byte_tokenizer, make_model
+from tokenizers import Tokenizer
 
 from seqgen.batching import list_entries, plan_batches
+from seqgen.canvas import COMMITTED
 from seqgen.domain import Streaming, available_decoders
 from seqgen.errors import CheckpointError, ConfigError, InputError, UsageError
+from seqgen.events import Event
 from seqgen.plugins import Plugins
 from seqgen.registry import card_from_path
 from seqgen.runner import Runner
 from seqgen.testing import check_domain
 from seqgen_text.domain import TextDomain
+from seqgen_text.live import clean
 from seqgen_text.metrics import score
 from seqgen_text.options import TextOptions
 from seqgen_text.prompts import Prompt
@@ -264,9 +269,60 @@ def test_text_appears_as_blocks_commit(folders: Folders) -> None:
     assert shown == [*row["text"], "\n"]
 
 
-def test_control_characters_do_not_reach_the_terminal() -> None:
-    from seqgen_text.live import clean
+@pytest.fixture(scope="session")
+def bytes_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bytes")
+    fields = {**SDAR, "vocab_size": 257, "mask_token_id": 256, "eos_token_id": None}
+    make_model(folder, config=fields, tokenizer=False)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
 
+
+def test_characters_of_several_tokens_stream_whole(bytes_model: Path) -> None:
+    domain, answer = TextDomain(), "größe 日本\n👍🏽 e"
+    card = card_from_path(bytes_model, plugin="text")
+    model = domain.build(card, torch.device("cpu"), torch.float32)
+    options = TextOptions(max_new_tokens=len(answer.encode()))
+    (piece,) = domain.split(Prompt("1", "a"), options)
+    context = domain.condition(model, [piece], options)
+    plan = domain.plan(model, context, "ar", options, torch.zeros(1, dtype=torch.int64))
+    shown: list[str] = []
+    live = domain.live(model, shown.append, 1)
+    live.begin(["1"], plan)
+    for slot, token in enumerate(model.encode(answer), 1):
+        plan.canvas.values[0, slot] = token
+        plan.canvas.state_BS[0, slot] = COMMITTED
+        live.event(Event.__new__(Event))
+    live.end()
+    assert [part for part in shown if part] == [*answer, "\n"]
+
+
+@pytest.mark.parametrize("decoder", ["ar", "block-diffusion"])
+def test_bytes_that_are_no_text_stream_as_they_end_up(bytes_model: Path, decoder: str) -> None:
+    shown: list[str] = []
+    for prompt in ("a", "b", "ä"):
+        (row,) = decode(
+            bytes_model, decoder, [prompt], max_new_tokens=60, temperature=1.0, shown=shown
+        )
+        assert "".join(shown) == f"{clean(row['text'])}\n"
+        shown.clear()
+
+
+def test_a_prompt_that_holds_the_mask_is_refused(bytes_model: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(bytes_model / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<|MASK|>"])
+    folder = shutil.copytree(bytes_model, tmp_path / "model")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    rows = decode(folder, "block-diffusion", ["a<|MASK|>b", "a"], max_new_tokens=4)
+    assert [row["status"] for row in rows] == ["failed", "ok"]
+    assert "holds '<|MASK|>', the model's mask token" in rows[0]["reason"]
+    path = tmp_path / "reference.jsonl"
+    path.write_text('{"prompt": "a", "reference": "b<|MASK|>"}')
+    (row,) = decode(folder, "block-diffusion", [str(path)])
+    assert "the model's mask token" in row["reason"]
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
     assert clean("a\x1b[31m\x07b\n\tc\r") == "a\N{REPLACEMENT CHARACTER}[31m" + (
         "\N{REPLACEMENT CHARACTER}b\n\tc\N{REPLACEMENT CHARACTER}"
     )

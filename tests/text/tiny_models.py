@@ -74,6 +74,15 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def byte_tokenizer() -> Tokenizer:
+    """Bytes as tokens: most characters outside ASCII take several."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
 def write_weights(folder: Path, weights: dict[str, Tensor], shards: int = 1) -> None:
     """One file, or shards with their index."""
     if shards == 1:
@@ -88,7 +97,7 @@ def write_weights(folder: Path, weights: dict[str, Tensor], shards: int = 1) -> 
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
-def random_weights(config: dict[str, Any], seed: int) -> dict[str, Tensor]:
+def random_weights(config: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
     """Weights under the published keys; logits far enough apart that rounding flips no argmax."""
     D, F, d = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     H, G = config["num_attention_heads"], config["num_key_value_heads"]

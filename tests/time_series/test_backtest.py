@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from seqgen.errors import ConfigError, InputError
 from seqgen_time_series.backtest import Rolling, cut_at, observed, pairs, windows
+from seqgen_time_series.readers import TableConfig, series_of
 from seqgen_time_series.series import Series
 
 ROLLINGS = st.builds(
@@ -82,6 +84,34 @@ def test_a_history_does_not_know_what_comes(length: int, config: Rolling, ahead:
         assert len(window.history.ds) == cut
         assert len(window.history.future["promo"]) == cut + config.horizon
         assert window.y.tolist() == list(range(cut, cut + config.horizon))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sets(st.integers(1, 38), max_size=20), st.sets(st.integers(1, 38), max_size=20))
+def test_what_is_interpolated_does_not_know_what_comes(gone: set[int], lacking: set[int]) -> None:
+    """A hole that reaches over the cutoff is filled with the value before it, not on a line to the
+    next one; in the target it stays a hole."""
+    days = pd.date_range("2024-01-01", periods=40)
+    config = TableConfig(missing="interpolate", past=("x",))
+    y, x = np.sqrt(np.arange(40.0)), np.cos(np.arange(40.0))
+    y[list(gone)], x[list(lacking)] = np.nan, np.nan
+    (whole,) = series_of(pd.DataFrame({"ds": days, "y": y, "x": x}), config)
+    start = int((whole.ds[0] - days[0].to_datetime64()) // np.timedelta64(1, "D"))
+    found = list(windows(whole, Rolling(horizon=3, windows=0, step=1, shortest=2)))
+    assert len(found) == len(whole.y) - 4
+    for window in found[::3]:
+        cut = start + len(window.history.y)
+        later = np.arange(40) >= cut
+        other = pd.DataFrame(
+            {"ds": days, "y": np.where(later, -99.0, y), "x": np.where(later, 7.0, x)}
+        )
+        (changed,) = series_of(other, config)
+        same = cut_at(changed, cut - start, 3)
+        np.testing.assert_allclose(window.history.y, same.y, atol=1e-12)
+        np.testing.assert_allclose(window.history.past["x"], same.past["x"], atol=1e-12)
+        last = max(i for i in range(cut) if i not in gone)
+        assert window.history.y[-1] == y[last]
+        np.testing.assert_array_equal(window.y, y[cut : cut + 3])
 
 
 @given(ROLLINGS, st.integers(0, 20))

@@ -52,6 +52,7 @@ ONES = ["1"] * 10
         (series([*ONES[:3], "NaN", "", *ONES]), "no value at 2024-01-04 (2 such cells)"),
         (series([*ONES[:3], "inf", *ONES]), "'bad' has an infinite value at 2024-01-04"),
         (series([*ONES[:3], "-Inf", *ONES]), "'bad' has an infinite value at 2024-01-04"),
+        (series([*ONES[:3], "1e200", *ONES]), "'bad' has a value beyond 1e+100 at 2024-01-04"),
         (series([*ONES[:3], "n.a.", *ONES]), "'bad' has the text 'n.a.' at 2024-01-04"),
         (series(ONES[:9]), "no value at all"),
         (series(ONES, [*DAYS[:3], *DAYS[2:]]), "the time 2024-01-03 more than once"),
@@ -72,7 +73,7 @@ ONES = ["1"] * 10
             "mixes frequencies: 2024-01-05T12:00:00 does not fit D",
         ),
         (series(ONES, [*DAYS[:3], "soon", *DAYS[4:]]), "the time 'soon', which cannot be read"),
-        (series(ONES, [*DAYS[:3], "", *DAYS[4:]]), "the time 'nan', which cannot be read"),
+        (series(ONES, [*DAYS[:3], "", *DAYS[4:]]), "'bad' has no time"),
         (series(ONES, [*DAYS[:3], "1066-10-14"]), "the time '1066-10-14', which cannot be read"),
     ],
 )
@@ -97,6 +98,43 @@ def test_commas_in_numbers_are_told_apart(tmp_path: Path, cell: str, fix: str) -
     assert bad.problem is not None
     assert f"the text {cell!r} at 2024-01-01" in bad.problem.what
     assert fix in bad.problem.fix
+
+
+def test_where_clocks_are_set_the_zone_is_asked_for(tmp_path: Path) -> None:
+    hours = [f"2024-03-31T{hour:02}:00" for hour in range(10)]
+    for times in (hours[:2] + hours[3:], hours[:3] + hours[2:]):
+        bad, _ = read(tmp_path, series(ONES, times))
+        assert bad.problem is not None
+        assert "in UTC or with their zone" in bad.problem.fix
+    bad, _ = read(tmp_path, series(ONES, hours[:7] + hours[8:]))
+    assert bad.problem is not None
+    assert "zone" not in bad.problem.fix
+
+
+def test_empty_values_at_the_end_may_be_future_rows(tmp_path: Path) -> None:
+    bad, _ = read(tmp_path, series(["1", "2", "", ""]))
+    assert bad.problem is not None
+    assert "'bad' has no value at 2024-01-03 (2 such cells)" in bad.problem.what
+    assert "--set future=COLUMN" in bad.problem.fix
+    bad, _ = read(tmp_path, series(["1", "", "2", ""]))
+    assert bad.problem is not None
+    assert "no value at 2024-01-02" in bad.problem.what
+    assert "--set missing=interpolate" in bad.problem.fix
+
+
+@pytest.mark.parametrize("lost", ["row", "value"])
+def test_a_hole_in_a_future_column_is_named(tmp_path: Path, lost: str) -> None:
+    """It neither ends the horizon silently nor is filled."""
+    lines = [f"{day},{i},1" for i, day in enumerate(DAYS)]
+    ahead = [f"2024-01-{day}" for day in range(11, 16)]
+    later = [f"{day},,{'' if lost == 'value' and day == ahead[2] else 2}" for day in ahead]
+    if lost == "row":
+        del later[2]
+    path = write(tmp_path, "\n".join(["ds,y,price", *lines, *later]) + "\n")
+    (whole,) = list_series(path, TableConfig(future=("price",)))
+    assert "lacks the future column 'price' from 2024-01-13 on" in str(whole.problem)
+    (short,) = list_series(path, TableConfig(future=("price",), horizon=2))
+    assert short.problem is None
 
 
 def test_one_date_has_no_frequency_but_one_may_be_stated(tmp_path: Path) -> None:
@@ -275,6 +313,10 @@ def test_wide_tables_may_begin_late_but_not_end_early(
         ("ds,y\n1,1\n2,2,5\n", "is no regular table"),
         ("PK\x03\x04 and more", "zip archive or an Excel workbook"),
         ("a\0b", "is not text"),
+        ("\xff\xfed\0s\0", "is UTF-16 text"),
+        ("unique_ids,date,values\na,1,1\n", "no column of names of the series"),
+        ("ds,y\n2024-01-01,1\n2024-01-02T00:00Z,1\n", "times with a zone"),
+        ("ds,y\n1,1\n2,2,5,7\n", "line 3 has 4 fields, and there are 2 columns"),
         ("PAR1 but not really", "is damaged"),
     ],
 )
@@ -305,5 +347,7 @@ def test_missing_columns_are_suggested(tmp_path: Path) -> None:
         list(list_series(str(tmp_path / "tt.csv")))
     with pytest.raises(ConfigError, match="horizon is -1"):
         TableConfig(horizon=-1)
+    with pytest.raises(ConfigError, match="separator 'ab'"):
+        TableConfig(separator="ab")
     with pytest.raises(ConfigError, match="no names of such columns"):
         TableConfig(future_table="f.csv")

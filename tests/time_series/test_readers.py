@@ -216,6 +216,14 @@ def test_counts_stay_counts(tmp_path: Path) -> None:
     assert next_times(series.ds, "", 2).tolist() == [40, 50]
 
 
+def test_counts_that_look_like_seconds_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, "ds,y\n1577836800,1\n1577923200,2\n1578009600,3\n")
+    assert one(list(list_series(path))).frequency == ""
+    assert "times such as 1577836800 are taken as counts" in caplog.text
+
+
 def test_years_and_quarters_or_months(tmp_path: Path) -> None:
     quarters = write(tmp_path, "year,quarter,a\n2023,4,1\n2024,1,2\n2024,2,3\n")
     series = one(list(list_series(quarters)))

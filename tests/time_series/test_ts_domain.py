@@ -245,6 +245,24 @@ def test_few_windows_calibrate_the_narrow_intervals_only(tmp_path: Path) -> None
     assert max(row["calibrated"]["percent"]) == 80.0
 
 
+def test_values_filled_in_are_neither_scored_nor_calibrated_with(tmp_path: Path) -> None:
+    """A shop that is closed on Sundays: the other days are calibrated all the same."""
+    y = history(0, 300)
+    path = Path(table(tmp_path, {"a": y}))
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(line for i, line in enumerate(lines) if i % 7 != 3)]))
+    sets = ["missing=interpolate", "horizon=7", "lags=9", "windows=2"]
+    (row,) = rows_of(str(path), sets=sets)
+    assert row["calibrated"] == {"windows": 19, "percent": [20.0, 40.0, 60.0, 80.0, 95.0]}
+    (raw,) = rows_of(str(path), sets=[*sets, "calibrate=false"])
+    closed = [step for step in range(7) if (300 + step) % 7 == 3]
+    moved = np.array(row["quantiles"]["0.9"]) != np.array(raw["quantiles"]["0.9"])
+    assert np.flatnonzero(~moved).tolist() == closed
+    assert raw["backtest"]["coverage_80"] * 12 == pytest.approx(  # 2 windows of 6 known days
+        round(raw["backtest"]["coverage_80"] * 12)
+    )
+
+
 # --- origins -----------------------------------------------------------------------------------
 
 
@@ -475,10 +493,15 @@ def test_the_explain_command(tmp_path: Path) -> None:
 
     y = simulate([0.5, -0.3], 400, seed=0)
     source = table(tmp_path, {"a": y, "short": y[:3]})
-    arguments = [source, "--set", "lags=2", "--plot", str(tmp_path / "lags")]
+    (tmp_path / "empty.csv").touch()
+    empty = str(tmp_path / "empty.csv")
+    arguments = [source, empty, "--set", "lags=2", "--plot", str(tmp_path / "lags")]
     done = CliRunner().invoke(explain, arguments)
-    assert done.exit_code == 1  # one of them is too short
-    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert done.exit_code == 1  # a series is too short, and a table is empty
+    first, second, third = (json.loads(line) for line in done.stdout.splitlines())
+    assert third["unique_id"] == empty
+    assert "is empty" in third["reason"]
+    assert done.stderr.count("failed: ") == 2
     np.testing.assert_allclose(first["coefficients"], [[0.5, -0.3]], atol=0.1)
     np.testing.assert_allclose(first["standard_errors"], [[0.048, 0.048]], atol=0.005)
     assert "'short'" in second["reason"]

@@ -37,8 +37,9 @@ from seqgen_time_series.model import (
     load_model,
     save_model,
 )
+from seqgen_time_series.simple import SIMPLE
 from seqgen_time_series.training import PRESETS, configuration
-from seqgen_time_series.windows import SIMPLE, WindowBatch, window_of
+from seqgen_time_series.windows import WindowBatch, window_of
 
 DECODERS = ("ar", "nar", "hybrid", "block-diffusion")
 LEVELS = (0.1, 0.5, 0.9)

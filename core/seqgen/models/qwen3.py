@@ -28,7 +28,7 @@ from seqgen.errors import CheckpointError, InputError, did_you_mean
 from seqgen.heads import CategoricalHead
 from seqgen.inputs import Inputs, MaskedInputs, ShiftedInputs
 from seqgen.model import SequenceModel
-from seqgen.models.folder import FLOATS, Fields, WeightFiles, read_tokenizer
+from seqgen.models.folder import FLOATS, Fields, Unfilled, WeightFiles, read_tokenizer
 from seqgen.transformer import Transformer, TransformerConfig, rotary_frequencies
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ READ = {
     *("use_sliding_window", "layer_types"),
 }
 """Fields of config.json that are read, or must have the one value that is supported."""
+
+ROPE = {"rope_type", "rope_theta", "partial_rotary_factor"}
+"""The same of its rope_parameters."""
 
 MOST_LAYERS = 10_000
 """More is a damaged file: refused before a list of their weights is made."""
@@ -152,7 +155,11 @@ def read_config(folder: str | Path) -> Qwen3Config:
     fields = Fields.read(path)
     kind = fields.get("model_type", str)
     if kind not in ("qwen3", "sdar"):
-        raise CheckpointError(f"{path} describes a {kind!r} model, not qwen3 or sdar")
+        raise CheckpointError(
+            f"{path} describes a {kind!r} model, not qwen3 or sdar",
+            why="other architectures compute something else with their weights",
+            fix="a Qwen3 or SDAR model",
+        )
     if fields.values.get("quantization_config"):
         raise CheckpointError(
             f"{path} describes quantised weights (quantization_config)",
@@ -174,23 +181,17 @@ def read_config(folder: str | Path) -> Qwen3Config:
     fields.require("layer_types", ["full_attention"] * layers)
     heads, kv_heads = fields.size("num_attention_heads"), fields.size("num_key_value_heads")
     if heads % kv_heads:
-        raise CheckpointError(f"{path}: {heads} heads cannot share {kv_heads} key/value heads")
+        raise fields.error(f"{path}: {heads} heads cannot share {kv_heads} key/value heads")
     vocabulary = fields.size("vocab_size")
     mask_id = fields.get("mask_token_id", int) if kind == "sdar" else None
     if mask_id is not None and not 0 <= mask_id < vocabulary:
-        raise CheckpointError(
+        raise fields.error(
             f"{path}: mask_token_id {mask_id} is not below {vocabulary}",
             why="it must be a row of the embedding table, whose size is vocab_size",
         )
-    stop_ids = _stop_ids(fields)
-    if outside := [i for i in stop_ids if not 0 <= i < vocabulary]:
-        raise CheckpointError(
-            f"eos_token_id {outside[0]} beside {path} is not below {vocabulary}",
-            why="the model can never say it, so no text would end",
-        )
     head_width = fields.size("head_dim", 128)
     if head_width % 2:
-        raise CheckpointError(
+        raise fields.error(
             f"{path}: head_dim is {head_width}", why="rotary positions turn pairs of numbers"
         )
     return Qwen3Config(
@@ -205,7 +206,7 @@ def read_config(folder: str | Path) -> Qwen3Config:
         norm_eps=fields.positive("rms_norm_eps"),
         tied=fields.get("tie_word_embeddings", bool, False),
         max_positions=fields.size("max_position_embeddings"),
-        stop_ids=stop_ids,
+        stop_ids=_stop_ids(fields, vocabulary),
         mask_id=mask_id,
         block_length=fields.size("block_size", 4) if kind == "sdar" else 1,
     )
@@ -213,20 +214,39 @@ def read_config(folder: str | Path) -> Qwen3Config:
 
 def _rope_theta(fields: Fields) -> float:
     rope = fields.object("rope_parameters")  # transformers 5
-    if rope is None:
-        return fields.positive("rope_theta")
-    rope.require("rope_type", "default")
-    return rope.positive("rope_theta")
+    if rope is None or "rope_theta" not in rope.values:
+        theta = fields.positive("rope_theta")
+    else:
+        theta = rope.positive("rope_theta")
+        if fields.values.get("rope_theta") not in (None, rope.values["rope_theta"]):
+            raise fields.error(
+                f"{fields.path}: rope_theta and that of rope_parameters differ",
+                why="transformers 4 reads the one, transformers 5 the other",
+            )
+    if rope is not None:
+        rope.require("rope_type", "default")
+        rope.require("partial_rotary_factor", 1.0)
+        if unknown := sorted(set(rope.values) - ROPE):
+            raise fields.error(
+                f"{fields.path}: rope_parameters has an unknown field {unknown[0]!r}",
+                why="it may change what the model computes",
+            )
+    return theta
 
 
-def _stop_ids(fields: Fields) -> tuple[int, ...]:
-    generation = fields.path.with_name("generation_config.json")
-    ids = Fields.read(generation).values.get("eos_token_id") if generation.is_file() else None
-    if ids is None:
-        ids = fields.values.get("eos_token_id")
+def _stop_ids(config: Fields, vocabulary: int) -> tuple[int, ...]:
+    path = config.path.with_name("generation_config.json")
+    generation = Fields.read(path) if path.is_file() else config
+    fields = config if generation.values.get("eos_token_id") is None else generation
+    ids = fields.values.get("eos_token_id")
     ids = ids if isinstance(ids, list) else [] if ids is None else [ids]
     if not all(type(i) is int for i in ids):
-        raise CheckpointError(f"eos_token_id beside {fields.path} must be ids, not {ids!r}")
+        raise fields.error(f"{fields.path}: eos_token_id must be ids, not {ids!r}")
+    if outside := [i for i in ids if not 0 <= i < vocabulary]:
+        raise fields.error(
+            f"{fields.path}: eos_token_id {outside[0]} is not below {vocabulary}",
+            why="the model can never say it, so no text would end",
+        )
     return tuple(ids)
 
 
@@ -284,7 +304,7 @@ def _assemble(
     c: Qwen3Config, state: dict[str, Tensor], device: torch.device | str, backend: Backend
 ) -> SequenceModel:
     sizes = replace(transformer_sizes(c), backend=backend)
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
+    with torch.device("meta"), Unfilled():  # for weights that are replaced
         backbone = Transformer(sizes)
         embedding = nn.Embedding(c.vocabulary, c.width)
         head = CategoricalHead(c.width, c.vocabulary)

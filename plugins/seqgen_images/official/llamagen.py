@@ -9,8 +9,9 @@
     images = model.images(done.values)
 
 An image is read in raster order by a llama: the class enters at slot 0, at the others the token
-before. Published sampling: temperature 1, top-k 2000 and guidance 4 for the looks, everything and
-1.5 to 2 for metrics. Its `cfg_interval` n guides the first n + 2 tokens: `interval(n)`.
+before. Published sampling, which `LlamaGen.own` names: temperature 1, top-k 2000, guidance 4. For
+metrics the authors took all tokens and guidance 1.5 to 2. Their `cfg_interval` n guides the first
+n + 2 tokens: `interval(n)`.
 
 Shapes: B rows, S slots, A attributes (one, the class), D width.
 """
@@ -38,10 +39,12 @@ from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order, Raster
 from seqgen.tokenizers import Tokenizer
 from seqgen_images.decoding import DecodingConfig, engine_decoder
+from seqgen_images.known_slots import whole_cells
 from seqgen_images.labels import Labels
 from seqgen_images.official import llamagen_converted
 from seqgen_images.official.llamagen_layers import GPTConfig, GridTransformer, our_state
 from seqgen_images.official.llamagen_vq import LlamaGenVQ, find_tokenizer, load_tokenizer
+from seqgen_images.options import SamplingSettings
 from seqgen_images.pixels import to_bytes
 
 HEADS = {3200: 32, 4096: 32}
@@ -61,6 +64,7 @@ class LlamaGen(nn.Module):
 
     engine: str = "raster"
     channels = 3
+    own = SamplingSettings(top_k=2000, guidance=4.0)
     prefix = 0
     """Slots before the image."""
 
@@ -97,9 +101,8 @@ class LlamaGen(nn.Module):
         known_BS = None
         if images_BCHW is not None and known_BHW is not None:
             values[:, self.prefix :] = self._required_tokenizer().encode(images_BCHW)
-            cells = known_BHW.view(len(seeds_B), side, self.size[0] // side, side, -1)
             known_BS = torch.ones_like(values, dtype=torch.bool)
-            known_BS[:, self.prefix :] = cells.all(dim=4).all(dim=2).flatten(1)
+            known_BS[:, self.prefix :] = whole_cells(known_BHW, side, side)
         return Canvas(values, prompt=self.prefix, seeds=seeds_B, given=known_BS)
 
     def decoder(self, config: DecodingConfig) -> Decoder:

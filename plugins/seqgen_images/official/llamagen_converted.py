@@ -59,16 +59,10 @@ def read(
         return None
     if header.get("engine") != engine:
         raise CheckpointError(f"{path} is of the engine {header.get('engine')!r}, not {engine!r}")
-    try:
+    with checkpoints.building(path, fix="convert the published files again"):
         config, codes = GPTConfig(**header["gpt"]), _tokenizer_config(header["tokenizer"])
         with torch.device("meta"):
             model = build(config, LlamaGenVQ(codes, int(header["size"])))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} holds a configuration that this version cannot build",
-            why=f"{type(error).__name__}: {error}",
-            fix="convert the published files again",
-        ) from error
     model.to_empty(device="cpu")
     checkpoints.load_strict(model, state, source=path)
     model.materialise()

@@ -23,6 +23,7 @@ from seqgen import checkpoints
 from seqgen.checkpoints import load_strict
 from seqgen.errors import CheckpointError
 from seqgen.tokenizers.patches import check_ids, check_images
+from seqgen_images.official.vqgan_layers import GROUPS, Downsample, Upsample, norm
 
 AT_ONCE = 4
 """Images that pass through the network together: at 256 x 256 each takes some 100 MB."""
@@ -210,7 +211,7 @@ class _Encoder(nn.Module):
                 _Level(before, width, c.blocks, attends=last, resample="" if last else "downsample")
             )
         self.mid = _middle(c.widths[-1])
-        self.norm_out = _norm(c.widths[-1])
+        self.norm_out = norm(c.widths[-1])
         self.conv_out = nn.Conv2d(c.widths[-1], c.latent, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -232,7 +233,7 @@ class _Decoder(nn.Module):
                     resample="" if last else "upsample",
                 )
             )  # fmt: skip
-        self.norm_out = _norm(widths[-1])
+        self.norm_out = norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -261,8 +262,8 @@ class _Level(nn.Module):
             _Residual(width if index else before, width) for index in range(blocks)
         )
         self.attn = nn.ModuleList(_Attention(width) for _ in range(blocks * attends))
-        self.downsample = _Down(width) if resample == "downsample" else None
-        self.upsample = _Up(width) if resample == "upsample" else None
+        self.downsample = Downsample(width) if resample == "downsample" else None
+        self.upsample = Upsample(width) if resample == "upsample" else None
 
     def forward(self, x: Tensor) -> Tensor:
         for index, block in enumerate(self.res):
@@ -278,9 +279,9 @@ class _Level(nn.Module):
 class _Residual(nn.Module):
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
-        self.norm1 = _norm(before)
+        self.norm1 = norm(before)
         self.conv1 = nn.Conv2d(before, width, 3, padding=1)
-        self.norm2 = _norm(width)
+        self.norm2 = norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.nin_shortcut = None if before == width else nn.Conv2d(before, width, 1)
 
@@ -296,7 +297,7 @@ class _Attention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = _norm(width)
+        self.norm = norm(width)
         self.q, self.k, self.v = (nn.Conv2d(width, width, 1) for _ in range(3))
         self.proj_out = nn.Conv2d(width, width, 1)
 
@@ -306,34 +307,6 @@ class _Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).view(x.shape)
         out: Tensor = x + self.proj_out(mixed)
         return out
-
-
-class _Down(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Padded on the right and at the bottom only, as in VQGAN.
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
-
-
-class _Up(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return out
-
-
-GROUPS = 32
-
-
-def _norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, width, eps=1e-6)
 
 
 def _middle(width: int) -> nn.ModuleList:

@@ -7,7 +7,7 @@ those after the further layer (`medusa`) the one below; where a token has both a
 neighbour, their logits are averaged. So an anti-diagonal is decoded in one pass, 2 n - 1 in all.
 Within a diagonal the tokens see each other; the class is slot 0, which nothing predicts.
 
-Published sampling is LlamaGen's; its `cfg_interval` counts tokens: `interval`.
+Published sampling is LlamaGen's (`NAR.own`); its `cfg_interval` counts tokens: `interval`.
 
 Shapes: B rows, S slots (1 + h w).
 """

@@ -9,8 +9,8 @@
     images = model.images(done.values)
 
 All tokens of a scale are drawn at once, given the image of the scales before it. Published
-sampling: temperature 1, top-k 900, top-p 0.96 and a guidance that grows with the scale,
-`ramp(1.5)`, for metrics; `ramp(4)` and top-p 0.95 for the looks.
+sampling, which `VarModel.own` names: temperature 1, top-k 900, top-p 0.96 and a guidance that grows
+with the scale, `ramp(1.5)`. The published demo has `ramp(4)` and top-p 0.95, for the looks.
 
 Shapes: B rows, S slots, A attributes (one, the class), D width.
 """
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -39,6 +38,7 @@ from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order
 from seqgen.scale_inputs import ScaleInputs
 from seqgen_images.decoding import DecodingConfig, engine_decoder
+from seqgen_images.known_slots import over_scales
 from seqgen_images.labels import Labels
 from seqgen_images.official.var_keys import (
     State,
@@ -53,6 +53,7 @@ from seqgen_images.official.var_keys import (
     var_places,
 )
 from seqgen_images.official.var_vqvae import VarTokenizer, VQVAEConfig
+from seqgen_images.options import SamplingSettings
 from seqgen_images.pixels import to_bytes
 
 KIND = "seqgen-images-var"
@@ -71,6 +72,7 @@ class VarModel(nn.Module):
 
     engine: str = "next-scale"
     channels = 3
+    own = SamplingSettings(top_k=900, top_p=0.96, guidance=2.5, guidance_schedule="linear")
 
     def __init__(self, config: VarConfig, tokenizer: VarTokenizer) -> None:
         super().__init__()
@@ -106,17 +108,8 @@ class VarModel(nn.Module):
         known_BS = None
         if images_BCHW is not None and known_BHW is not None:
             values = self.tokenizer.encode(images_BCHW)
-            known_BS = self.known_slots(known_BHW)
+            known_BS = over_scales(known_BHW, self.config.scales)
         return Canvas(values, seeds=seeds_B, given=known_BS)
-
-    def known_slots(self, known_BHW: Tensor) -> Tensor:
-        """Slots all of whose pixels are known, bool [B, S]."""
-        unknown_B1HW = (~known_BHW)[:, None].float()
-        # A token's area may begin or end within a pixel; adaptive pooling looks at all it touches.
-        parts = [
-            F.adaptive_max_pool2d(unknown_B1HW, side).flatten(1) == 0 for side in self.config.scales
-        ]
-        return torch.cat(parts, dim=1)
 
     def decoder(self, config: DecodingConfig) -> Decoder:
         return engine_decoder(self.engine, self.order(), config)
@@ -234,21 +227,10 @@ def convert(
 
 
 def _load_converted(path: Path) -> VarModel:
-    state, config = checkpoints.load(path)
-    if config.get("kind") != KIND:
-        raise CheckpointError(
-            f"{path} is not a converted VAR",
-            why=f"its kind is {config.get('kind')!r}, expected {KIND!r}",
-            fix="convert the official files with seqgen_images.official.var.convert",
-        )
-    try:
+    fix = "convert the official files with seqgen_images.official.var.convert"
+    state, config = checkpoints.load_kind(path, KIND, what="a converted VAR", fix=fix)
+    with checkpoints.building(path, fix="convert the official files again"):
         model = _empty(_read_config(config["transformer"]), _read_vae(config["tokenizer"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} holds a configuration that this version cannot build",
-            why=f"{type(error).__name__}: {error}",
-            fix="convert the official files again",
-        ) from error
     checkpoints.load_strict(model, state, source=path)
     return model
 

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from seqgen.tokenizers import MultiScaleRVQ
 from seqgen.tokenizers.patches import check_ids, check_images
-from seqgen.upsample import UpsampleConv
+from seqgen_images.official.vqgan_layers import Downsample, Upsample, norm
 
-GROUPS = 32
 MOST_NUMBERS = 1 << 26
 """Numbers of the largest activation that a part of a batch may have: 256 MB."""
 
@@ -134,7 +133,7 @@ class _Encoder(nn.Module):
             for level, (before, width) in enumerate(pairwise((c.first, *c.widths)))
         )
         self.mid = _Middle(c.widths[-1])
-        self.norm_out = _norm(c.widths[-1])
+        self.norm_out = norm(c.widths[-1])
         self.conv_out = _conv(c.widths[-1], c.latent)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,7 +159,7 @@ class _Decoder(nn.Module):
             )
             for level, (width, before) in enumerate(pairwise((*c.widths, c.widths[-1])))
         )
-        self.norm_out = _norm(c.widths[0])
+        self.norm_out = norm(c.widths[0])
         self.conv_out = _conv(c.widths[0], 3)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -189,8 +188,8 @@ class _Level(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(_Residual(*pair) for pair in pairwise(widths))
         self.attn = nn.ModuleList(_Attention(width) for width in widths[1:] if attends)
-        self.downsample = _Downsample(widths[-1]) if downsample else None
-        self.upsample = _Upsample(widths[-1]) if upsample else None
+        self.downsample = Downsample(widths[-1]) if downsample else None
+        self.upsample = Upsample(widths[-1]) if upsample else None
 
     def forward(self, x: Tensor) -> Tensor:
         for index, block in enumerate(self.block):
@@ -218,9 +217,9 @@ class _Middle(nn.Module):
 class _Residual(nn.Module):
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
-        self.norm1 = _norm(before)
+        self.norm1 = norm(before)
         self.conv1 = _conv(before, width)
-        self.norm2 = _norm(width)
+        self.norm2 = norm(width)
         self.conv2 = _conv(width, width)
         self.nin_shortcut = None if before == width else nn.Conv2d(before, width, 1)
 
@@ -235,7 +234,7 @@ class _Attention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = _norm(width)
+        self.norm = norm(width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.proj_out = nn.Conv2d(width, width, 1)
 
@@ -246,33 +245,8 @@ class _Attention(nn.Module):
         return out
 
 
-class _Downsample(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Padded on the right and at the bottom only, as in VQGAN.
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
-
-
-class _Upsample(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = UpsampleConv(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return out
-
-
 def _activated(norm: nn.Module, x: Tensor) -> Tensor:
     return F.silu(norm(x), inplace=True)
-
-
-def _norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, width, eps=1e-6)
 
 
 def _conv(before: int, after: int, kernel: int = 3) -> nn.Conv2d:

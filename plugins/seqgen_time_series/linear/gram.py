@@ -156,40 +156,45 @@ def lag_products(a: Floats, b: Floats, *, of_a: range, of_b: range, start: int) 
     """C[i, j] = sum_u a[u - of_a[i]] b[u - of_b[j]] over u = start..len(a)-1.
 
     Args:
-        a: samples [N].
-        b: samples [N].
+        a: samples [..., N].
+        b: samples [..., N].
         of_a: consecutive lags, none beyond `start`.
         of_b: consecutive lags, none beyond `start`.
 
     Returns:
-        [len(of_a), len(of_b)].
+        [..., len(of_a), len(of_b)].
     """
-    stop, rows, columns = len(a), len(of_a), len(of_b)
-    products = np.empty((rows, columns))
-    products[0] = _correlation(a[start - of_a[0] : stop - of_a[0]], b, of_b, start)
+    stop, rows, columns = a.shape[-1], len(of_a), len(of_b)
+    products = np.empty((*a.shape[:-1], rows, columns))
+    products[..., 0, :] = _correlation(a[..., start - of_a[0] : stop - of_a[0]], b, of_b, start)
     same = a is b and of_a == of_b
-    products[1:, 0] = (
-        products[0, 1:]
+    products[..., 1:, 0] = (
+        products[..., 0, 1:]
         if same
-        else _correlation(b[start - of_b[0] : stop - of_b[0]], a, of_a, start)[1:]
+        else _correlation(b[..., start - of_b[0] : stop - of_b[0]], a, of_a, start)[..., 1:]
     )
     entering_a, leaving_a = _edges(a, of_a, start)
     entering_b, leaving_b = _edges(b, of_b, start)
-    products[1:, 1:] = np.outer(entering_a, entering_b)
-    products[1:, 1:] -= np.outer(leaving_a, leaving_b)
+    products[..., 1:, 1:] = entering_a[..., :, None] * entering_b[..., None, :]
+    products[..., 1:, 1:] -= leaving_a[..., :, None] * leaving_b[..., None, :]
     for row in range(rows - 1):
-        products[row + 1, 1:] += products[row, :-1]
+        products[..., row + 1, 1:] += products[..., row, :-1]
     return products
 
 
 def _edges(values: Floats, lags: range, start: int) -> tuple[Floats, Floats]:
     """Samples that enter and leave the sum when both lags grow by one; one shorter than `lags`."""
     steps = np.arange(lags[0], lags[-1])
-    return values[start - 1 - steps], values[len(values) - 1 - steps]
+    return values[..., start - 1 - steps], values[..., values.shape[-1] - 1 - steps]
 
 
 def _correlation(fixed: Floats, moving: Floats, lags: range, start: int) -> Floats:
-    """sum_v fixed[v] moving[start + v - lag] for every lag, by FFT unless the lags are few."""
+    """sum_v fixed[..., v] moving[..., start + v - lag] for every lag; of one series by FFT, unless
+    the lags are few."""
+    if moving.ndim > 1:
+        stop = moving.shape[-1]
+        parts = [(fixed * moving[..., start - lag : stop - lag]).sum(axis=-1) for lag in lags]
+        return np.stack(parts, axis=-1)
     part = moving[start - lags[-1] : len(moving) - lags[0]]
     if len(lags) <= FEW_LAGS:
         return np.asarray(np.correlate(part, fixed, "valid")[::-1])
@@ -219,7 +224,12 @@ def _gram(values_KN: Floats, layout: Layout, start: int) -> Floats:
 def _column_sums(values_KN: Floats, layout: Layout, start: int) -> Floats:
     parts = []
     for values_N, lags in zip(values_KN, _ranges(layout), strict=True):
-        running = np.concatenate([[0.0], np.cumsum(values_N)])
-        steps = np.arange(lags[0], lags[-1] + 1)
-        parts.append(running[len(values_N) - steps] - running[start - steps])
+        parts.append(lag_sums(values_N, lags, start))
     return np.concatenate(parts)
+
+
+def lag_sums(values: Floats, lags: range, start: int) -> Floats:
+    """sum_u values[..., u - lag] over u = start..N-1 for every lag: [..., len(lags)]."""
+    running = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, -1)], axis=-1)
+    steps = np.arange(lags[0], lags[-1] + 1)
+    return np.asarray(running[..., values.shape[-1] - steps] - running[..., start - steps])
