@@ -125,7 +125,8 @@ def _tokenizer(folder: Path, config: Qwen3Config) -> Tokenizer:
         raise CheckpointError(
             f"{folder} has no tokenizer.json",
             why="without it a text cannot be turned into tokens",
-            fix="put the tokenizer.json of the same model beside its config.json",
+            fix="put the tokenizer.json of the same model beside its config.json; transformers "
+            "makes one: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
         )
     most = max(tokenizer.get_vocab().values(), default=-1)
     if most >= config.vocabulary:
