@@ -165,11 +165,11 @@ def measure(
             calls[ours] = partial(run, as_sdar(block), block_model)
             pairs.append((theirs, ours))
     if not arguments.eager:
-        fused, fused_block = compiled(load(folders.ar)), compiled(load(folders.sdar))
         for name, call in list(calls.items()):
             if isinstance(call, partial) and name.startswith(COMPILED):
                 decoder, _ = call.args
-                other = fused if name == "ar" else fused_block
+                # One each: a model's compiled passes are numbered.
+                other = compiled(load(folders.ar if name == "ar" else folders.sdar))
                 calls[f"{name}_compiled"] = partial(run, decoder, other)
                 pairs.append((f"{name}_compiled", name))
     if arguments.weights:

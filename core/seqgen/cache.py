@@ -10,6 +10,7 @@ Shapes: L layers, B rows, G key/value heads, N entries, R slots fed in a pass, d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,29 @@ class Snapshot:
     uniform: int | None
     bound: int
     length_B: Tensor
+
+
+@dataclass(frozen=True)
+class Written:
+    """The side of a cache that a backbone sees in a compiled pass (`seqgen.compiled`).
+
+    Attributes:
+        keys, values: a layer each, [B, G, capacity, d].
+        place_R: entries that this pass writes.
+        seen: how many entries it looks at.
+    """
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    place_R: Tensor
+    seen: int
+
+    def write(self, layer: int, key_BGRd: Tensor, value_BGRd: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Cache.write`; an index write is what the compiler can do in place."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, self.place_R] = key_BGRd
+        values[:, :, self.place_R] = value_BGRd
+        return keys[:, :, : self.seen], values[:, :, : self.seen]
 
 
 class Cache:

@@ -18,23 +18,23 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from seqgen.cache import Cache
+from seqgen.cache import Cache, Written
+from seqgen.canvas import Canvas
 from seqgen.errors import ConfigError
+from seqgen.heads.base import Proposal, Request
+from seqgen.heads.categorical import CategoricalHead
+from seqgen.linear import Product
+from seqgen.logits import sample_from
 from seqgen.mask_view import MaskView, Parts
 from seqgen.masks import BlockCausal
-
-if TYPE_CHECKING:
-    from seqgen.canvas import Canvas
-    from seqgen.heads.base import Proposal, Request
-    from seqgen.model import SequenceModel
-    from seqgen.orders import OrderTable
-    from seqgen.transformer import Transformer
+from seqgen.model import MOST_PARTS, SequenceModel, id_inputs
+from seqgen.orders import OrderTable
+from seqgen.transformer import Transformer
 
 WIDEST = 64
 """Slots of a pass up to which it pays; beyond, kernels take the time and not their calls."""
@@ -60,9 +60,6 @@ def compiled(model: SequenceModel) -> SequenceModel:
         ConfigError: the backbone is no `Transformer`, looks at a context or holds 8-bit weights, or
             there is no C++ compiler for a CPU.
     """
-    from seqgen.linear import Product
-    from seqgen.transformer import Transformer
-
     backbone, without = model.backbone, "leave --compile out, or decode without compiled()"
     if not isinstance(backbone, Transformer):
         raise ConfigError(
@@ -98,34 +95,12 @@ def require_compiler(device: torch.device) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Written:
-    """The side of a cache that a backbone sees in a compiled pass.
-
-    Attributes:
-        keys, values: a layer each, [B, G, capacity, d].
-        place_R: entries that this pass writes.
-        seen: how many entries it looks at.
-    """
-
-    keys: Sequence[Tensor]
-    values: Sequence[Tensor]
-    place_R: Tensor
-    seen: int
-
-    def write(self, layer: int, key_BGRd: Tensor, value_BGRd: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Cache.write`; an index write is what the compiler can do in place."""
-        keys, values = self.keys[layer], self.values[layer]
-        keys[:, :, self.place_R] = key_BGRd
-        values[:, :, self.place_R] = value_BGRd
-        return keys[:, :, : self.seen], values[:, :, : self.seen]
-
-
 class CompiledPass:
     """The compiled passes of one model."""
 
     def __init__(self, model: SequenceModel, backbone: Transformer) -> None:
         self._model, self._backbone = model, backbone
+        self._inputs, self._head = model.inputs, model.head
         self._on_cpu = backbone.norm.weight.device.type == "cpu"
         self._weights = 2 * backbone.config.width * backbone.config.feed_forward
         self._steps: dict[tuple[object, ...], Callable[..., Any]] = {}
@@ -147,14 +122,13 @@ class CompiledPass:
         """As `SequenceModel.propose`; None, and nothing is done, for a pass that is not compiled.
 
         Args:
-            model: the model that was compiled, or one that shares all but the head with it.
+            model: the model that was compiled, or one that shares all but the head with it. With
+                inputs or a backbone that came later, no pass is compiled.
         """
-        from seqgen.heads.base import Proposal
-        from seqgen.logits import sample_from
-        from seqgen.model import id_inputs
-
         rows = slots_1R.shape[1]
         if cache is None or model.branches > 1 or not self._takes(canvas.batch, rows, cache):
+            return None
+        if model.inputs is not self._inputs or model.backbone is not self._backbone:
             return None
         parts = self._parts(table, run, alone)
         inputs = id_inputs(model.inputs)
@@ -162,14 +136,15 @@ class CompiledPass:
         if parts is None or ids_BR is None:
             return None
         asked = self._asked(model, request)
-        key = (canvas.batch, rows, lead, parts, asked)
+        kind = cache.keys[0].dtype, cache.keys[0].device, model.training
+        key = (canvas.batch, rows, lead, parts, asked, *kind)
         step = self._steps.get(key)
         if step is None:
             if len(self._steps) == MOST_SHAPES:
                 return None
             step = self._steps[key] = self._compile(lead, parts, asked)
         coordinates_1RA = table.coordinates_SA[None, run]
-        made = self._run(step, ids_BR, slots_1R, coordinates_1RA, cache)
+        made = self._run(step, ids_BR.contiguous(), slots_1R, coordinates_1RA, cache)
         if asked == "hidden":
             return model.head.propose(made[0], request)
         if asked == "logits":
@@ -180,6 +155,8 @@ class CompiledPass:
         settled = cache.uniform
         if settled is None or rows > WIDEST or not torch.is_inference_mode_enabled():
             return False
+        if torch.is_autocast_enabled(cache.keys[0].device.type):
+            return False
         # The compiler treats 0 and 1 as cases of their own, and so a slice that is the whole.
         if not 2 <= settled + rows < cache.capacity:
             return False
@@ -189,8 +166,6 @@ class CompiledPass:
 
     def _parts(self, table: OrderTable, run: slice, alone: bool) -> Parts | None:
         """The groups of a pass, () for one; None where it needs another mask."""
-        from seqgen.model import MOST_PARTS
-
         mask = self._model.mask
         if alone:
             return () if mask.past_is_visible else None
@@ -199,10 +174,8 @@ class CompiledPass:
         return table.parts_of(run, MOST_PARTS)
 
     def _asked(self, model: SequenceModel, request: Request) -> Asked:
-        from seqgen.heads.categorical import CategoricalHead
-
         head, sampling = model.head, request.sampling
-        if head is not self._model.head or type(head) is not CategoricalHead:
+        if head is not self._head or type(head) is not CategoricalHead:
             return "hidden"
         plain = not (sampling.temperature or sampling.constraints or sampling.filters)
         return "greedy" if plain else "logits"
@@ -236,11 +209,9 @@ class CompiledPass:
 
         # Compiled code is kept by code object; one of its own, or passes would share it.
         step.__code__ = step.__code__.replace()
-        # Weights are inputs of the compiled function, so changed ones count; the modules
-        # themselves are not looked at again, which would take longer than the pass.
-        options: dict[str, Any] = {
-            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe
-        }
+        # Weights are inputs of the compiled function, so changed ones count. Whether the code fits
+        # is not asked again, which takes as long as a layer: the key of the step says so.
+        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
         if self._on_cpu:
             options["cpp_wrapper"] = True  # the calls between kernels in C++ too
         made: Callable[..., Any] = torch.compile(step, fullgraph=True, options=options)

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from small_models import canvas_of, random_prompts, small_model
+from small_models import WIDTH, canvas_of, random_prompts, small_model
 
 from seqgen.cache import Cache
 from seqgen.compiled import MOST_SHAPES, MOST_WEIGHTS, compiled
@@ -21,6 +21,7 @@ from seqgen.logits import Sampling
 from seqgen.model import SequenceModel
 from seqgen.models.qwen3 import Qwen3Config
 from seqgen.models.qwen3_write import new_qwen3
+from seqgen.transformer import Transformer, TransformerConfig
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"
@@ -127,7 +128,7 @@ def test_which_passes_are_taken(decoder: Decoder, passes: set[tuple[object, ...]
     fused = compiled(copy.deepcopy(model))
     check_equal(decoder, model, fused, 15)
     assert fused.compiled is not None
-    assert set(fused.compiled._steps) == passes
+    assert {key[:5] for key in fused.compiled._steps} == passes
     assert copy.deepcopy(fused).compiled is None
 
 
@@ -143,6 +144,46 @@ def test_how_many_passes_are_taken() -> None:
             Autoregressive().generate(fused, canvas_of(prompts, 4)).values, want.values
         )
     assert len(fused.compiled._steps) == MOST_SHAPES
+
+
+@pytest.mark.usefixtures("not_fused")
+def test_parts_that_came_later_run_as_ever() -> None:
+    model = causal_model(0)
+    fused = compiled(copy.deepcopy(model))
+    assert fused.compiled is not None
+    steps = fused.compiled._steps
+    check_equal(Autoregressive(), model, fused, 6)
+    for one in (model, fused):
+        one.head = causal_model(1).head
+    check_equal(Autoregressive(), model, fused, 6)
+    assert {key[4] for key in steps} == {"greedy", "hidden"}
+    for one in (model, fused):
+        one.inputs = causal_model(2).inputs
+    steps.clear()
+    check_equal(Autoregressive(), model, fused, 6)
+    assert not steps
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_dropout_of_training_is_not_kept() -> None:
+    torch.manual_seed(0)
+    model = small_model(shifted=True, layers=1)
+    model.backbone = Transformer(
+        TransformerConfig(width=WIDTH, layers=1, heads=2, dropout=0.5)
+    ).eval()
+    fused = compiled(copy.deepcopy(model)).train()
+    Autoregressive().generate(fused, canvas_of(random_prompts(0, [5, 5]), 4))
+    check_equal(Autoregressive(), model, fused.eval(), 9)
+
+
+@pytest.mark.usefixtures("not_fused")
+def test_passes_under_autocast_are_not_taken() -> None:
+    fused = compiled(causal_model(0))
+    assert fused.compiled is not None
+    with torch.autocast("cpu", torch.bfloat16):
+        Autoregressive().generate(fused, canvas_of(random_prompts(0, [5, 5]), 4))
+    assert not fused.compiled._steps
 
 
 def test_large_models_run_as_ever() -> None:
@@ -167,6 +208,8 @@ def test_what_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     quantize(small)
     with pytest.raises(ConfigError, match="8-bit"):
         compiled(small)
+    with pytest.raises(ConfigError, match="8-bit"):
+        quantize(compiled(causal_model(0)))
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"no C\+\+ compiler"):
