@@ -150,15 +150,21 @@ def models(plugin: str = "") -> str:
     return _table(("model", "plugin", "status", "licence of the weights", "what it is"), rows)
 
 
-def peptides(part: str) -> str:
-    """A part of the peptides page."""
+def of_page(module: str, part: str) -> str:
+    """A part that a module beside this one makes."""
+    from importlib import import_module
+
     sys.path.insert(0, str(DOCS))
     try:
-        import reference_peptides
+        maker = getattr(import_module(module), part)
     finally:
         sys.path.remove(str(DOCS))
-    made: str = getattr(reference_peptides, part)(_table)
+    made: str = maker(_table)
     return made
+
+
+peptides = partial(of_page, "reference_peptides")
+speed = partial(of_page, "reference_speed")
 
 
 def benchmark(name: str, *columns: str) -> str:
@@ -225,6 +231,18 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "time-series-neuralprophet": partial(
         benchmark, "neuralprophet_speed", "case", "mae", "cpu_s", "cpu_over_ours"
     ),
+    "speed-decode": partial(speed, "decode"),
+    "speed-loop": partial(
+        benchmark,
+        "loop_overhead",
+        "case",
+        "plain_ms",
+        "core_model_ms",
+        "autoregressive_ms",
+        "loop_over_plain",
+        "transformers_ms",
+    ),
+    "speed-growth": partial(speed, "growth"),
     "text-decoders": partial(decoders, "text"),
     "text-options": partial(options, "text"),
     "images-decoders": partial(decoders, "images"),
