@@ -254,10 +254,11 @@ def print_columns(outcome: dict[str, Any]) -> None:
     for name in names:
         if not any(f"{name}_cpu_ms" in row for row in rows):
             continue
-        line: dict[str, object] = {"ms a token (gain)": name}
+        line: dict[str, object] = {"ms a token: cpu, wall (cpu gain)": name}
         for row in rows:
-            time, gain = row.get(f"{name}_cpu_ms"), row.get(f"{name}_gain")
-            shown = None if time is None else f"{time:.3g}"
+            time, wall = row.get(f"{name}_cpu_ms"), row.get(f"{name}_wall_ms")
+            gain = row.get(f"{name}_gain")
+            shown = None if time is None or wall is None else f"{time:.3g}, {wall:.3g}"
             line[row["case"]] = shown if gain is None else f"{shown} ({gain:.2f}x)"
         table.append(line)
     print_result({**outcome, "rows": table})

@@ -34,8 +34,6 @@ milliseconds for all inputs together: `condition` is the work before the decodin
 `decode` is the loop. Quality is what `seqgen compare` measures.
 """
 
-PICTURES = (".png", ".svg", ".pdf")
-
 CONDITION = "\0condition"
 """Key of the calls that are no decoder's."""
 
@@ -111,6 +109,7 @@ def command(
 
 def _rank_tokenizers(job: Job, request: Request, output: str | None, *, as_json: bool) -> None:
     from seqgen.domain import Tokenizing
+    from seqgen.plots import PICTURES, picture_format
     from seqgen_cli.tables import print_json, print_table
 
     if not isinstance(job.domain, Tokenizing):
@@ -124,7 +123,7 @@ def _rank_tokenizers(job: Job, request: Request, output: str | None, *, as_json:
         path = Path(output).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in PICTURES:
-            path.write_bytes(draw(path.suffix.lower().lstrip(".")))
+            path.write_bytes(draw(picture_format(path)))
         else:
             path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
         note(f"wrote {path}")

@@ -8,13 +8,12 @@ from typing import Any
 
 import click
 
-from seqgen.errors import UsageError
 from seqgen_cli.console import Bar, note
-from seqgen_cli.evaluate import make_runner
 from seqgen_cli.job import Job, Request, job_options, named_decoders, note_example, resolve
 from seqgen_cli.pictures import draw_comparison, refuse_illustrations
 from seqgen_cli.plugin_command import PluginCommand
 from seqgen_cli.score_tables import print_comparison
+from seqgen_cli.work import make_runner
 
 EPILOG = """\b
 Examples:
@@ -56,13 +55,14 @@ def command(
     """
     from seqgen.batching import list_entries, plan_batches
     from seqgen.domain import Comparing
+    from seqgen.plots import picture_format
     from seqgen.scoring import compare
 
     job = resolve(request, decoder=None)
     names = named_decoders(decoders, job.info)
     picture = Path(output).expanduser()
     if not no_picture:
-        _check_picture(picture)
+        picture_format(picture)  # before the work, not after it
     refuse_illustrations(job)
     note_example(job, "comparing on")
     entries = list_entries(job.domain, job.sources, job.options, limit=job.limit)
@@ -112,12 +112,3 @@ def _of_model(job: Job, model: Any, names: Sequence[str]) -> list[str]:
     if left_out := [name for name in names if name not in kept]:
         note(f"left out: {', '.join(left_out)}, which {job.card.name} does not have")
     return kept
-
-
-def _check_picture(path: Path) -> None:
-    known = (".png", ".svg", ".pdf")
-    if path.suffix.lower() not in known:
-        raise UsageError(
-            f"cannot draw into {path}: the suffix must be one of {', '.join(known)}",
-            fix=f"-o {path.with_suffix('.png')}",
-        )

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seqgen.errors import InputError, UsageError
-from seqgen_cli.console import Bar, Failures, note
+from seqgen_cli.console import Bar, note
 from seqgen_cli.job import Job, Request, job_options, note_example, resolve
 from seqgen_cli.pictures import refuse_illustrations
 from seqgen_cli.plugin_command import PluginCommand
 from seqgen_cli.score_tables import print_score
+from seqgen_cli.work import make_runner
 
 if TYPE_CHECKING:
-    from seqgen.runner import Runner
     from seqgen.scoring import Evaluated, Score
 
 EPILOG = """\b
@@ -78,22 +78,6 @@ def command(
     _print(job, score, as_json=as_json)
     if score.failures:
         raise SystemExit(1)
-
-
-def make_runner(job: Job, request: Request, model: Any, decoder: str) -> Runner[Any]:
-    """A runner of a resolved job; failures are reported on stderr."""
-    from seqgen.runner import Runner
-
-    return Runner(
-        job.domain,
-        model,
-        decoder=decoder,
-        model_name=job.card.name,
-        options=job.options,
-        seed=job.seed,
-        batch_size=job.batch_size,
-        on_failure=Failures(debug=request.debug),
-    )
 
 
 def _free(output: str | None, *, overwrite: bool) -> Path | None:

@@ -29,6 +29,22 @@ if TYPE_CHECKING:
     from seqgen_cli.pictures import Pictures
 
 
+def make_runner(job: Job, request: Request, model: Any, decoder: str) -> Runner[Any]:
+    """A runner of a resolved job; failures are reported on stderr."""
+    from seqgen.runner import Runner
+
+    return Runner(
+        job.domain,
+        model,
+        decoder=decoder,
+        model_name=job.card.name,
+        options=job.options,
+        seed=job.seed,
+        batch_size=job.batch_size,
+        on_failure=Failures(debug=request.debug),
+    )
+
+
 class Work:
     """One run: what is to be done, and how it is carried out."""
 
@@ -54,22 +70,12 @@ class Work:
 
     def runner(self, on_event: OnEvent | None, *, streams: bool) -> Runner[Any]:
         """The model, built, with what drives it."""
-        from seqgen.runner import Runner
-
         job = self.job
         model = job.build(self.request.threads)
-        return Runner(
-            job.domain,
-            model,
-            decoder=job.decoder,
-            model_name=job.card.name,
-            options=job.options,
-            seed=job.seed,
-            batch_size=job.batch_size,
-            on_event=on_event,
-            on_failure=Failures(debug=self.request.debug),
-            live=self._live(model) if streams else None,
-        )
+        runner = make_runner(job, self.request, model, job.decoder)
+        runner.on_event = on_event
+        runner.live = self._live(model) if streams else None
+        return runner
 
     def to_stdout(self, on_event: OnEvent | None) -> int:
         """Rows as JSON lines, each as soon as all before it are done. Returns the failures."""

@@ -62,8 +62,13 @@ class Canvas:
             seeds: int64 [B]; zeros if None.
             given: bool [B, S], further slots that are known from the start (inpainting). They
                 must lie within `length`.
+
+        Raises:
+            ValueError: there is no row, or the lengths of one do not fit.
         """
         batch, slots = values.shape[:2]
+        if batch == 0:
+            raise ValueError("a canvas needs at least one row: decode nothing when there is none")
         device = values.device
         self.values = values.clone()
         prompts = _host_list(prompt, batch)
@@ -107,7 +112,7 @@ class Canvas:
         """A canvas of token ids: each row's prompt and room for `new` tokens after it."""
         fresh = [new] * len(prompts) if isinstance(new, int) else list(new)
         lengths = [len(p) + n for p, n in zip(prompts, fresh, strict=True)]
-        values = torch.zeros(len(prompts), max(lengths), dtype=torch.int64)
+        values = torch.zeros(len(prompts), max(lengths, default=0), dtype=torch.int64)
         for row, prompt in enumerate(prompts):
             values[row, : len(prompt)] = torch.tensor(list(prompt), dtype=torch.int64)
         return cls(values.to(device), prompt=[len(p) for p in prompts], length=lengths, seeds=seeds)
@@ -131,7 +136,8 @@ class Canvas:
         """
         fresh = [new] * len(prompts) if isinstance(new, int) else list(new)
         lengths = [len(p) + n for p, n in zip(prompts, fresh, strict=True)]
-        values = torch.zeros(len(prompts), max(lengths), prompts[0].shape[-1], device=device)
+        channels = prompts[0].shape[-1] if prompts else 0
+        values = torch.zeros(len(prompts), max(lengths, default=0), channels, device=device)
         for row, prompt in enumerate(prompts):
             values[row, : len(prompt)] = prompt
         bad = (~values.isfinite().all(dim=-1)).nonzero()

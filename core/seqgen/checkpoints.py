@@ -28,20 +28,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seqgen.errors import CheckpointError
+from seqgen.errors import CheckpointError, ConfigError
 
 METADATA_KEY = "seqgen"
 FILE_NAME = "model.safetensors"
 """The checkpoint in a folder that `seqgen train` wrote."""
 
 
-def save(path: str | Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+def save(
+    path: str | Path, state: Mapping[str, Tensor], config: Mapping[str, Any], *, half: bool = False
+) -> Path:
     """Write a checkpoint; the file appears only when it is complete.
 
     Args:
         path: the file; its folder is made if need be.
         state: a `state_dict`. Tied weights are written once for each name.
         config: JSON-able settings that build the model again.
+        half: write floating-point tensors in half precision.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +54,8 @@ def save(path: str | Path, state: Mapping[str, Tensor], config: Mapping[str, Any
         raise CheckpointError(
             f"the configuration for {path} cannot be written as JSON", why=str(error)
         ) from error
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     # A name of its own for each process: several may write to one folder.
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -76,22 +81,14 @@ def load(
     Raises:
         CheckpointError: missing, damaged or not safetensors.
     """
-    path = _existing(Path(path) / FILE_NAME if Path(path).is_dir() else path)
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no iterator)
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a safetensors file",
-            why=str(error),
-            fix="get the file again; pickled checkpoints (.pt, .bin) need the plugin's converter",
-        ) from error
-    try:
-        config = json.loads(metadata.get(METADATA_KEY, "{}"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"the configuration in {path} is damaged", why=str(error)) from error
-    return state, config
+    with _opened(path, device) as (file, config):
+        return {key: file.get_tensor(key) for key in file.keys()}, config  # noqa: SIM118
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """The configuration alone, from the file's header; otherwise as `load`."""
+    with _opened(path) as (_, config):
+        return config
 
 
 def load_kind(
@@ -126,17 +123,12 @@ def building(
     """
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(
             f"{path} holds a configuration that this version cannot build",
             why=f"{type(error).__name__}: {error}",
             fix=fix,
         ) from error
-
-
-def in_dtype(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """The state with its floating-point tensors in another type."""
-    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
 
 
 def load_strict(
@@ -148,6 +140,8 @@ def load_strict(
 ) -> None:
     """Load a state into a module; every key and shape must fit, or nothing is loaded.
 
+    The module keeps its element types, whatever those of the state are.
+
     Args:
         source: where the state came from, for the message.
         ignore: prefixes of keys that may be in the state without a place in the module.
@@ -156,23 +150,30 @@ def load_strict(
         CheckpointError: names the missing and unexpected keys and the mismatched shapes.
     """
     prefixes = tuple(ignore)
-    own = module.state_dict()
     given = {key: value for key, value in state.items() if not key.startswith(prefixes)}
-    problems = _listed("missing", [key for key in own if key not in given])
-    problems += _listed("unexpected", [key for key in given if key not in own])
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    require_shapes(given, expected, source=source)
+    module.load_state_dict(given, strict=True)
+
+
+def require_shapes(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    source: str | Path,
+    fix: str = "use the checkpoint with the configuration it was trained with",
+) -> None:
+    """Raise a `CheckpointError` unless a state has these keys with these shapes and no others."""
+    problems = _listed("missing", [key for key in expected if key not in state])
+    problems += _listed("unexpected", [key for key in state if key not in expected])
     shapes = [
-        f"{key} is {tuple(given[key].shape)}, the model has {tuple(own[key].shape)}"
-        for key in own
-        if key in given and given[key].shape != own[key].shape
+        f"{key} is {tuple(state[key].shape)}, the model has {shape}"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != shape
     ]
     problems += _listed("wrong shape", shapes)
     if problems:
-        raise CheckpointError(
-            f"{source} does not fit the model",
-            why="; ".join(problems),
-            fix="use the checkpoint with the configuration it was trained with",
-        )
-    module.load_state_dict(given, strict=True)
+        raise CheckpointError(f"{source} does not fit the model", why="; ".join(problems), fix=fix)
 
 
 def require_finite(module: nn.Module, *, source: str | Path) -> None:
@@ -213,6 +214,28 @@ def load_pickle(path: str | Path) -> Any:
             why=f"{type(error).__name__} {error}".split(". ")[0].strip(),
             fix="get the file again",
         ) from error
+
+
+@contextmanager
+def _opened(
+    path: str | Path, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A safetensors file, or that of a folder, with its configuration."""
+    path = _existing(Path(path) / FILE_NAME if Path(path).is_dir() else path)
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            config = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            if not isinstance(config, dict):
+                raise CheckpointError(f"the configuration in {path} is no JSON object")
+            yield file, config
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a safetensors file",
+            why=str(error),
+            fix="get the file again; pickled checkpoints (.pt, .bin) need the plugin's converter",
+        ) from error
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"the configuration in {path} is damaged", why=str(error)) from error
 
 
 def _existing(path: str | Path) -> Path:

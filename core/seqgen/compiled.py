@@ -15,6 +15,7 @@ Shapes: B rows, R slots fed, N entries seen, G key/value heads, d head width.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -47,6 +48,9 @@ MOST_WEIGHTS = 1 << 19
 
 MOST_PRODUCTS = 1 << 23
 """Multiplications of that product from which they, and not calls, take a CPU's time."""
+
+_NUMBERS = itertools.count()
+"""Of compiled passes in this process."""
 
 Asked = Literal["hidden", "logits", "greedy"]
 """What a pass gives: hidden states, for another head than the model's own; logits; also the most
@@ -207,8 +211,9 @@ class CompiledPass:
             probability_BQ = logits_BQV.softmax(dim=-1).amax(dim=-1)
             return logits_BQV, logits_BQV.argmax(dim=-1), probability_BQ
 
-        # Compiled code is kept by code object; one of its own, or passes would share it.
-        step.__code__ = step.__code__.replace()
+        # Compiled code is kept by code object; one of its own, or passes would share it. And by the
+        # name of that, sizes that were seen to differ (heads of another model) become variables.
+        step.__code__ = step.__code__.replace(co_name=f"step_{next(_NUMBERS)}")
         # Weights are inputs of the compiled function, so changed ones count. Whether the code fits
         # is not asked again, which takes as long as a layer: the key of the step says so.
         options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}

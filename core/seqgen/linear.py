@@ -41,7 +41,7 @@ class Product(nn.Module):
         """x W^T + b, followed by a relu if asked for."""
         if self._int8 is not None and not torch.is_grad_enabled() and x.is_cpu:
             address, version, small, scale = self._int8
-            if address == weight.data_ptr() and version == weight._version:
+            if address == weight.data_ptr() and version == _version(weight):
                 out = _int8_product(x, small, scale, bias)
                 return F.relu(out, inplace=True) if relu else out
             self._int8 = None  # the weight was replaced or changed in place
@@ -58,7 +58,7 @@ class Product(nn.Module):
         if self._packed is None:
             return weight
         address, version, packed = self._packed
-        if address == weight.data_ptr() and version == weight._version:
+        if address == weight.data_ptr() and version == _version(weight):
             return packed
         self._packed = None  # the weight was replaced or changed in place
         return weight
@@ -96,7 +96,7 @@ def pack(model: nn.Module) -> None:
         weight = module.factor().detach()
         if _fast_path(weight, weight) and not weight.is_inference():
             packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-            module._packed = (weight.data_ptr(), weight._version, packed)
+            module._packed = (weight.data_ptr(), _version(weight), packed)
 
 
 @torch.no_grad()
@@ -110,8 +110,14 @@ def quantize(model: nn.Module) -> None:
     changed one is noticed.
 
     Raises:
-        ConfigError: the model is not on a CPU.
+        ConfigError: the model is not on a CPU, or its passes are compiled.
     """
+    if getattr(model, "compiled", None) is not None:
+        raise ConfigError(
+            "a compiled model cannot get 8-bit weights",
+            why="compiled passes multiply by the weights as they were loaded",
+            fix="do either",
+        )
     for module in _products(model):
         weight = module.factor().detach()
         if weight.device.type != "cpu":
@@ -123,7 +129,12 @@ def quantize(model: nn.Module) -> None:
             continue
         scale = weight.float().abs().amax(dim=1).clamp(min=1e-12) / 127
         small = (weight.float() / scale[:, None]).round().to(torch.int8)
-        module._int8 = (weight.data_ptr(), weight._version, small, scale.bfloat16())
+        module._int8 = (weight.data_ptr(), _version(weight), small, scale.bfloat16())
+
+
+def _version(weight: Tensor) -> int:
+    """How often a weight was changed; what was made in inference mode does not tell, so 0."""
+    return 0 if weight.is_inference() else weight._version
 
 
 def _products(model: nn.Module) -> Iterator[Product]:

@@ -52,4 +52,5 @@ Longer passes, prefills among them, round as `F.rms_norm` does.
 def _constants(width: int, eps: float) -> tuple[Tensor, Tensor]:
     """1 / sqrt(d) and sqrt(eps); a number that is not a tensor would become one in every call."""
     with torch.inference_mode(False):
-        return torch.tensor(width**-0.5), torch.tensor(eps**0.5)
+        numbers = torch.tensor([width**-0.5, eps**0.5], dtype=torch.float32, device="cpu")
+        return numbers[0], numbers[1]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqgen.domain import Chartable, Domain
 from seqgen.errors import UsageError
 from seqgen.scoring import Evaluated, Score, score_rows
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = (".png", ".svg", ".pdf")
 SHAPES = "osD^vPX*"
 INK, GRID = "#333333", "#dddddd"
 COLOURS = ("#2a6fbb", "#d1603d", "#3f8f5f", "#8a5fb0", "#c29a2b", "#4aa3a8", "#b0486f", "#777777")
@@ -22,12 +27,29 @@ def picture_format(path: Path) -> str:
         UsageError: it is another.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".png", ".svg", ".pdf"):
+    if suffix not in PICTURES:
         raise UsageError(
-            f"cannot draw into {path}: the suffix must be one of .png, .svg, .pdf",
+            f"cannot draw into {path}: the suffix must be one of {', '.join(PICTURES)}",
             fix=f"name it {path.with_suffix('.png')}",
         )
     return suffix[1:]
+
+
+def picture_bytes(figure: Figure, format: str) -> bytes:
+    """The figure as a file of a `picture_format`."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format=format, dpi=150)
+    return buffer.getvalue()
+
+
+def dress(axes: Any, x_label: str, y_label: str, *, lines: str = "both") -> None:
+    """Labels, and fine lines behind what is drawn: across one axis ("x", "y") or both."""
+    axes.set_xlabel(x_label, color=INK, fontsize=9)
+    axes.set_ylabel(y_label, color=INK, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=lines, color=GRID, linewidth=0.6, zorder=0)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=8)
 
 
 def plot_comparison(scores: Sequence[Score], path: Path, *, title: str) -> None:
@@ -83,7 +105,7 @@ def plot_spread(evaluated: Evaluated, domain: Domain[Any], path: Path) -> None:
         panel.axvline(
             evaluated.score.metrics[name], color=COLOURS[1], label="over all items", linewidth=1.5
         )
-        _dress(panel, name, "items")
+        dress(panel, name, "items")
         panel.legend(frameon=False)
     figure.suptitle(f"{evaluated.score.model}, {evaluated.score.decoder}", color=INK)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +133,7 @@ def _points(
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    _dress(axes, "items a second (this machine)", name)
+    dress(axes, "items a second (this machine)", name)
 
 
 def _bars(axes: Any, scores: Sequence[Score], values: Sequence[float], label: str) -> None:
@@ -122,16 +144,8 @@ def _bars(axes: Any, scores: Sequence[Score], values: Sequence[float], label: st
     axes.set_yticks(places, [score.decoder for score in scores])
     axes.invert_yaxis()
     axes.margins(x=0.25)  # room for the numbers beside the bars
-    _dress(axes, label, "")
+    dress(axes, label, "")
 
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _dress(axes: Any, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, color=INK)
-    axes.set_ylabel(y_label, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=GRID, linewidth=0.6, zorder=0)
-    axes.tick_params(colors=INK)

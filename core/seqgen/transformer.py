@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seqgen.attention import Backend, MaskView, attend, fused_attention
-from seqgen.cache import Cache
-from seqgen.compiled import Written
+from seqgen.cache import Cache, Written
 from seqgen.linear import Linear
 from seqgen.model import Context
 from seqgen.norms import RMSNorm, rms_norm
@@ -127,6 +126,8 @@ class Transformer(nn.Module):
         return out
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
+        for block in self.stack:
+            block.attention.forget()
         weight = self.norm.weight
         return Cache(
             layers=self.config.layers,
@@ -218,7 +219,10 @@ class _Block(nn.Module):
 
 class _SelfAttention(nn.Module):
     _stacked: tuple[Tensor, Tensor, tuple[int, int], Tensor] | None = None
-    """(the norms' weights, their versions, those weights for all heads)."""
+    """(the norms' weights, their versions, those weights for all heads), during a decode.
+
+    A cast or a change through `.data`, which happens between decodes, has no version.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -246,7 +250,7 @@ class _SelfAttention(nn.Module):
         # Queries and keys together: a small pass costs what its kernel calls cost.
         both, value = heads[:, : H + G], heads[:, H + G :]
         if c.qk_norm:
-            both = rms_norm(both, self._gains(), c.norm_eps)
+            both = rms_norm(both, self._gains(keep=cache is not None), c.norm_eps)
         both = _rotate(both, rotation)
         query, key = both[:, :H], both[:, H:]
         if cache is not None:
@@ -255,13 +259,18 @@ class _SelfAttention(nn.Module):
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
-    def _gains(self) -> Tensor:
+    def forget(self) -> None:
+        """Work the weights of the norms out again: a decode begins."""
+        self._stacked = None
+
+    def _gains(self, *, keep: bool) -> Tensor:
         """Weights of the norms of all query and key heads, [H + G, 1, d]."""
         c = self.config
         query_d, key_d = self.q_norm.weight, self.k_norm.weight
         # What was made in inference mode has no version to compare.
         if (
-            torch.compiler.is_compiling()
+            not keep
+            or torch.compiler.is_compiling()
             or torch.is_grad_enabled()
             or query_d.is_inference()
             or key_d.is_inference()

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from seqgen.errors import InputError, did_you_mean, similar_path
 from seqgen.seeds import item_seed
+from seqgen.sources import find_files
 from seqgen_images.labels import Labels, from_columns
+from seqgen_images.readers import SUFFIXES, read_picture
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 IMAGE_KEYS = ("images", "arr_0", "x")
 LABEL_KEYS = ("label", "labels", "class", "arr_1", "y")
 
@@ -122,25 +123,16 @@ def _from_npz(path: Path, columns: Sequence[str]) -> ImageData:
 
 
 def _from_folder(folder: Path, size: int) -> ImageData:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
-    if not files:
-        raise InputError(f"{folder} holds no images", why=f"looked for {', '.join(SUFFIXES)}")
+    files = [path for _, path in find_files(str(folder), what="images", suffixes=SUFFIXES)]
     found: list[np.ndarray] = []
     for path in files:
-        try:
-            with Image.open(path) as image:
-                picture = image.convert("RGB")
-                if size:
-                    picture = picture.resize((size, size), Image.Resampling.BOX)
-                found.append(np.asarray(picture, dtype=np.uint8))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(
-                f"{path} is not a readable image",
-                why=str(error),
-                fix="take it out of the folder, or save it anew",
-            ) from error
+        rgb_HWC = read_picture(path).rgb_HWC
+        if size:
+            small = Image.fromarray(rgb_HWC).resize((size, size), Image.Resampling.BOX)
+            rgb_HWC = np.asarray(small)
+        found.append(rgb_HWC)
         if found[-1].shape != found[0].shape:
             raise InputError(
                 f"{path} is {found[-1].shape[1]}x{found[-1].shape[0]}, "

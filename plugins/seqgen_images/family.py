@@ -11,14 +11,13 @@ loaded to know it.
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqgen.checkpoints import FILE_NAME, METADATA_KEY
+from seqgen.checkpoints import FILE_NAME, load_config
 from seqgen.errors import CheckpointError, UsageError, did_you_mean
 from seqgen.registry import Card
 from seqgen.weights import local_files
@@ -236,22 +235,13 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is no safetensors file, or is cut off.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}", why="there is no such file")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        config = json.loads(metadata.get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        fix = "get the file again"
+        return load_config(path)
+    except CheckpointError as error:
         if path.suffix in OFFICIAL_SUFFIXES[:-1]:
-            fix = f"published checkpoints are known by their names: {', '.join(OFFICIAL_NAMES)}"
-        raise CheckpointError(
-            f"{path} is damaged or not a safetensors file", why=str(error), fix=fix
-        ) from error
-    return config if isinstance(config, dict) else {}
+            names = ", ".join(OFFICIAL_NAMES)
+            error.fix = f"published checkpoints are known by their names: {names}"
+        raise
 
 
 def _checkpoints(card: Card) -> list[Path]:

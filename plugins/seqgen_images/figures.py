@@ -5,17 +5,13 @@ Rows are output rows whose `file` is still an `Artifact`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from seqgen.plots import COLOURS, INK
+from seqgen.plots import COLOURS, INK, picture_bytes
 from seqgen_images.grids import Bytes, enlargement, grid, read_png
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 
@@ -27,23 +23,40 @@ MOST_IN_CHART = 36
 
 def side_by_side(rows: Mapping[str, Sequence[Row]], format: str) -> bytes:
     """A row of images a decoder: the first items that all of them could decode."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
     each = list(rows.values())
     places = [n for n, same in enumerate(zip(*each, strict=True)) if all(map(_done, same))][:MOST]
-    figure = Figure(figsize=(1.6 + 0.8 * max(len(places), 1), 0.9 * len(each)), dpi=150)
-    panels = figure.subplots(len(each), 1, squeeze=False)[:, 0]
-    for panel, (name, own) in zip(panels, rows.items(), strict=True):
+    labelled: dict[str, Bytes | None] = {}
+    for name, own in rows.items():
         shown = [own[place] for place in places]
-        label = name
-        if shown:
-            _show(panel, _sheet(shown, columns=len(shown)))
-            passes = sum(row["passes"] for row in shown) / len(shown)
-            label = f"{name}\n{passes:.3g} passes"
+        if not shown:
+            labelled[name] = None
+            continue
+        passes = sum(row["passes"] for row in shown) / len(shown)
+        labelled[f"{name}\n{passes:.3g} passes"] = _sheet(shown, columns=len(shown))
+    return labelled_rows(labelled, format, columns=len(places), margin=1.5)
+
+
+def labelled_rows(
+    sheets: Mapping[str, Bytes | None], format: str, *, columns: int, margin: float
+) -> bytes:
+    """Sheets below each other, each with its label to the left.
+
+    Args:
+        sheets: a row of images by its label, or None.
+        columns: images a sheet.
+        margin: room for the labels in inches.
+    """
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    figure = Figure(figsize=(margin + 0.1 + 0.8 * max(columns, 1), 0.9 * len(sheets)))
+    panels = figure.subplots(len(sheets), 1, squeeze=False)[:, 0]
+    for panel, (label, sheet) in zip(panels, sheets.items(), strict=True):
+        if sheet is not None:
+            _show(panel, sheet)
         panel.axis("off")
         panel.text(-0.01, 0.5, label, transform=panel.transAxes, ha="right", va="center", color=INK)
-    figure.subplots_adjust(left=1.5 / figure.get_figwidth(), right=0.99, top=0.99, bottom=0.01)
-    return _saved(figure, format)
+    figure.subplots_adjust(left=margin / figure.get_figwidth(), right=0.99, top=0.99, bottom=0.01)
+    return picture_bytes(figure, format)
 
 
 def chart(rows: Sequence[Row], metrics: Mapping[str, float], format: str) -> bytes:
@@ -63,7 +76,7 @@ def chart(rows: Sequence[Row], metrics: Mapping[str, float], format: str) -> byt
     right.set_xlabel("images that show what was asked for", color=INK)
     right.spines[["top", "right"]].set_visible(False)
     right.invert_yaxis()
-    return _saved(figure, format)
+    return picture_bytes(figure, format)
 
 
 def _done(row: Row) -> bool:
@@ -79,9 +92,3 @@ def _sheet(rows: Sequence[Row], *, columns: int = 0) -> Bytes:
 def _show(panel: Any, sheet: Bytes) -> None:
     colour = np.broadcast_to(sheet, (*sheet.shape[:2], 3))
     panel.imshow(colour, interpolation="nearest")
-
-
-def _saved(figure: Figure, format: str) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format=format)
-    return stream.getvalue()

@@ -321,7 +321,7 @@ def save_image_model(model: AvatarModel, path: Path, notes: Mapping[str, Any]) -
         "tokenizer": _configuration(model.tokenizer),
         "training": dict(notes),
     }
-    return checkpoints.save(path, checkpoints.in_dtype(model.state_dict(), torch.half), config)
+    return checkpoints.save(path, model.state_dict(), config, half=True)
 
 
 def load_image_model(path: Path) -> AvatarModel:
@@ -336,7 +336,7 @@ def load_image_model(path: Path) -> AvatarModel:
         made = AvatarConfig.from_dict(config["model"])
         tokenizer = config["tokenizer"]
         model = AvatarModel(made, None if tokenizer is None else build_tokenizer(tokenizer))
-    checkpoints.load_strict(model, checkpoints.in_dtype(state, torch.float), source=path)
+    checkpoints.load_strict(model, state, source=path)
     return model.eval()
 
 

@@ -26,6 +26,11 @@ MOST_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 """What is read. Pillow knows more, among them some that start other programs."""
 
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
+)  # fmt: skip
+"""What a folder is searched for; a file named explicitly is tried whatever its suffix."""
+
 Bytes = NDArray[np.uint8]
 
 

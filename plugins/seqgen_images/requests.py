@@ -8,7 +8,6 @@ An item is one image. A list has a class a line, as plain text (`glasses,hat=no`
 
 from __future__ import annotations
 
-import glob
 import json
 import sys
 from collections.abc import Iterator
@@ -16,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqgen.errors import InputError, SeqgenError, UsageError, did_you_mean, similar_path
+from seqgen.errors import InputError, SeqgenError, UsageError, did_you_mean
 from seqgen.seeds import item_seed
+from seqgen.sources import find_files
 from seqgen_images.options import ImageOptions
+from seqgen_images.readers import SUFFIXES
 
 if TYPE_CHECKING:
     from seqgen_images.labels import Indices
@@ -34,11 +35,6 @@ DRAWN = "*"
 """A class to be drawn for every image."""
 
 MOST = 1_000_000
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
-)  # fmt: skip
-"""What a folder is searched for; a file named explicitly is tried whatever its suffix."""
-
 LISTS = (".txt", ".jsonl")
 KEYS = ("class", "count", "seed", "id")
 _LINE = 'write it as {"class": "glasses", "count": 4}'
@@ -90,7 +86,7 @@ def list_items(source: str, options: ImageOptions) -> Iterator[ImageItem]:
         _no_image(options, name)
         yield from _from_list(_text(path, source), source, options)
     else:
-        for file in _find(path, source):
+        for _, file in find_files(source, what="images", suffixes=SUFFIXES):
             yield from _completions(file, options)
 
 
@@ -190,25 +186,6 @@ def _text(path: Path, source: str) -> str:
             why="a list of classes was expected, one a line",
             fix="name image files as INPUT",
         ) from error
-
-
-def _find(path: Path, source: str) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-        if not found:
-            raise InputError(
-                f"the folder {source} holds no images", fix=f"suffixes read: {', '.join(SUFFIXES)}"
-            )
-        return found
-    if glob.has_magic(source):
-        found = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
-        found = [file for file in found if file.is_file()]
-        if not found:
-            raise InputError(f"no file matches {source}", fix="check the pattern and the folder")
-        return found
-    raise InputError(f"{source} does not exist", fix=similar_path(path))
 
 
 def _no_image(options: ImageOptions, name: str) -> None:

@@ -8,7 +8,6 @@ Shapes: N images, H, W, C of one, S tokens.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,11 @@ from torch import Tensor, nn
 
 from seqgen.errors import InputError
 from seqgen.model import parameter_count
-from seqgen.plots import INK
 from seqgen.tokenizers import MultiScaleRVQ, Tokenizer
 from seqgen.tokenizers.measure import code_use, perplexity, psnr, ssim, use_by_scale
 from seqgen_images.data import chunks, load_images
-from seqgen_images.grids import grid
+from seqgen_images.figures import labelled_rows
+from seqgen_images.grids import Bytes, grid
 from seqgen_images.judge import Judge, reconstructed
 from seqgen_images.metrics import attribute_accuracy
 from seqgen_images.pixels import from_bytes
@@ -111,23 +110,15 @@ def report_picture(
     format: str,
 ) -> bytes:
     """The images and, below, what each tokenizer makes of them."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
     shown = images_NHWC[:SHOWN]
-    figure = Figure(figsize=(2.6 + 0.8 * len(shown), 0.95 * len(rows)), dpi=150)
-    panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
-    for panel, row in zip(panels, rows, strict=True):
+    sheets: dict[str, Bytes | None] = {}
+    for row in rows:
         name = row["tokenizer"]
         made = reconstructed(tokenizers[name], shown) if name in tokenizers else shown
-        panel.imshow(grid(list(made.numpy()), scale=6, columns=len(shown)), interpolation="nearest")
-        panel.axis("off")
         label = name if "psnr" not in row else f"{name}\n{row['psnr']:.1f} dB"
         label += f"\naccuracy {row['accuracy']:.3f}"
-        panel.text(-0.01, 0.5, label, transform=panel.transAxes, ha="right", va="center", color=INK)
-    figure.subplots_adjust(left=2.5 / figure.get_figwidth(), right=0.99, top=0.99, bottom=0.01)
-    stream = io.BytesIO()
-    figure.savefig(stream, format=format)
-    return stream.getvalue()
+        sheets[label] = grid(list(made.numpy()), scale=6, columns=len(shown))
+    return labelled_rows(sheets, format, columns=len(shown), margin=2.5)
 
 
 def _row(

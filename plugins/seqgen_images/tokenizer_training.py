@@ -110,7 +110,7 @@ class TokenizerRun:
 def save_tokenizer(tokenizer: nn.Module, path: Path, notes: Mapping[str, Any]) -> Path:
     """Write one safetensors file, in half precision, with everything `load_tokenizer` needs."""
     config = {"kind": KIND, "tokenizer": tokenizer_config(tokenizer), "training": dict(notes)}
-    return checkpoints.save(path, checkpoints.in_dtype(tokenizer.state_dict(), torch.half), config)
+    return checkpoints.save(path, tokenizer.state_dict(), config, half=True)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -123,7 +123,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     state, config = checkpoints.load_kind(path, KIND, what="an image tokenizer", fix=fix)
     with checkpoints.building(path):
         tokenizer = build_tokenizer(config["tokenizer"])
-    checkpoints.load_strict(tokenizer, checkpoints.in_dtype(state, torch.float), source=path)
+    checkpoints.load_strict(tokenizer, state, source=path)
     checkpoints.require_finite(tokenizer, source=path)
     return tokenizer.eval()
 

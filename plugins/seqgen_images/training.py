@@ -42,7 +42,22 @@ from seqgen_images.tokenizer_training import TokenizerRun, load_tokenizer, new_t
 
 
 @dataclass(frozen=True)
-class ImageTraining:
+class DataOptions:
+    """Options of a training and of a conversion; `--set key=value`."""
+
+    labels: str = field(
+        default="", metadata={"help": "label columns of an npz, such as glasses,hat,hair,beard"}
+    )
+    size: int = field(default=0, metadata={"help": "side to resize a folder's images to"})
+    batch: int = field(default=64, metadata={"help": "images a batch"})
+    label_dropout: float = field(
+        default=0.1, metadata={"help": "chance of an attribute, and of all, to be left out"}
+    )
+    held_out: int = field(default=1000, metadata={"help": "last images, to validate on"})
+
+
+@dataclass(frozen=True)
+class ImageTraining(DataOptions):
     """Options of training; `--set key=value`."""
 
     engine: Literal[
@@ -55,10 +70,6 @@ class ImageTraining:
         "tokenizer",
         "judge",
     ] = field(default="raster", metadata={"help": "what to train"})
-    labels: str = field(
-        default="", metadata={"help": "label columns of an npz, such as glasses,hat,hair,beard"}
-    )
-    size: int = field(default=0, metadata={"help": "side to resize a folder's images to"})
     tokenizer: str = field(
         default="patch-kmeans",
         metadata={"help": "patch-kmeans, or the folder of a trained tokenizer"},
@@ -78,27 +89,13 @@ class ImageTraining:
         default=0, metadata={"help": "tokens a block of block diffusion; 0: a row"}
     )
     flow_hidden: int = field(default=192, metadata={"help": "width of the continuous head"})
-    batch: int = field(default=64, metadata={"help": "images a batch"})
-    label_dropout: float = field(
-        default=0.1, metadata={"help": "chance of an attribute, and of all, to be left out"}
-    )
-    held_out: int = field(default=1000, metadata={"help": "last images, to validate on"})
 
 
 @dataclass(frozen=True)
-class ImageConversion(BlockDiffusionOptions):
+class ImageConversion(BlockDiffusionOptions, DataOptions):
     """Options of a conversion of a raster model; `--set key=value`."""
 
     block_length: int = field(default=0, metadata={"help": "tokens a block; 0: a row"})
-    labels: str = field(
-        default="", metadata={"help": "label columns of an npz, those of the model"}
-    )
-    size: int = field(default=0, metadata={"help": "side to resize a folder's images to"})
-    batch: int = field(default=64, metadata={"help": "images a batch"})
-    label_dropout: float = field(
-        default=0.1, metadata={"help": "chance of an attribute, and of all, to be left out"}
-    )
-    held_out: int = field(default=1000, metadata={"help": "last images, to validate on"})
 
 
 _FIT = FitConfig(
@@ -249,7 +246,7 @@ class ImageRun:
         self,
         model: AvatarModel,
         images: ImageData,
-        options: ImageTraining | ImageConversion,
+        options: DataOptions,
         *,
         seed: int,
         noise: Noise | None = None,
@@ -341,7 +338,7 @@ def _seen(images: ImageData) -> tuple[tuple[tuple[int, ...], int], ...]:
     return tuple(rows.most_common(1000)) if images.labels.attributes else ()
 
 
-def _read(options: ImageTraining | ImageConversion, data: Path | None) -> ImageData:
+def _read(options: DataOptions, data: Path | None) -> ImageData:
     if data is None:
         raise InputError(
             "training an image model needs images",

@@ -10,7 +10,7 @@ block decoder was made in the second stage of its training, beside the others.)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,29 +21,16 @@ from seqgen.inputs import RasterInputs
 from seqgen.training.convert import BlockDiffusionOptions, to_masked
 from seqgen.training.hybrid import freeze
 from seqgen.training.task import FitConfig
-from seqgen_peptides.annotated import read_noise
-from seqgen_peptides.augment import AugmentConfig
-from seqgen_peptides.data import PeptideBatch, PeptideBatches, load_simulated
+from seqgen_peptides.data import PeptideBatch, PeptideBatches
 from seqgen_peptides.inputs import MaskedResidueInputs, ResidueInputs
 from seqgen_peptides.model import PeptideModel, load_model, save_model
+from seqgen_peptides.training_data import SpectraOptions, training_data
 from seqgen_peptides.validation import Validation
 
 
 @dataclass(frozen=True)
-class PeptideConversion(BlockDiffusionOptions):
+class PeptideConversion(BlockDiffusionOptions, SpectraOptions):
     """Options of a conversion; `--set key=value`."""
-
-    batch: int = field(default=64, metadata={"help": "spectra a batch"})
-    real_noise: str = field(
-        default="", metadata={"help": "mzML or MGF whose unannotated peaks serve as noise"}
-    )
-    simulated: str = field(
-        default="", metadata={"help": "npz of simulated ions; else they are made from the peptides"}
-    )
-    count: int = field(default=600_000, metadata={"help": "spectra to simulate"})
-    validation_spectra: int = field(
-        default=256, metadata={"help": "simulated spectra of held-out peptides to validate on"}
-    )
 
 
 CONVERSIONS: Mapping[str, tuple[Any, FitConfig]] = {
@@ -106,13 +93,12 @@ class ConversionRun:
 def start_conversion(
     checkpoint: Path,
     options: PeptideConversion,
-    source: Path,
-    real: Path | None,
+    data: Path | None,
     *,
     seed: int,
     folder: Path,
 ) -> ConversionRun:
-    """A run over simulated spectra of `source`.
+    """A run over simulated spectra of `data`.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or no peptide model of ours.
@@ -121,18 +107,7 @@ def start_conversion(
     model = load_model(checkpoint)
     if not isinstance(model.ar.inputs, ResidueInputs):
         raise ConfigError(f"{checkpoint} has no autoregressive decoder of ours")
-    found = load_simulated(source, model.residues, count=options.count, seed=seed, folder=folder)
-    noise = read_noise(Path(options.real_noise), model.residues) if options.real_noise else None
-    batches = PeptideBatches(
-        found,
-        model.residues,
-        AugmentConfig(),
-        model.config.preprocess,
-        size=options.batch,
-        seed=seed,
-        noise=noise,
-    )
-    validation = Validation.of(batches, real, simulated=options.validation_spectra)
+    batches, validation = training_data(options, model, data, seed=seed, folder=folder)
     return ConversionRun(model.train(), batches, validation, options)
 
 

@@ -7,7 +7,6 @@ disk space (in $TMPDIR) and not memory, and makes every file a plain one for the
 
 from __future__ import annotations
 
-import glob
 import gzip
 import sys
 import tempfile
@@ -17,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from seqgen.errors import InputError, similar_path
+from seqgen.errors import InputError
 
 Format = Literal["mgf", "mzml", "mzxml"]
 
-SUFFIXES = (".mgf", ".mzml", ".mzxml")
+SUFFIXES = (".mgf", ".mzml", ".mzxml", ".mgf.gz", ".mzml.gz", ".mzxml.gz")
 SUPPORTED = "MGF, mzML and mzXML are read, each also as .gz"
 STDIN = Path("-")
 
@@ -39,42 +38,6 @@ _FOREIGN = (
     (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
     (b"SQLite format 3\0", "an SQLite database"),
 )
-
-
-def find_files(source: str) -> list[tuple[str, Path]]:
-    """(name, path) of each spectrum file of one INPUT: a file, a folder, a pattern or `-`.
-
-    A file that is named need not have one of `SUFFIXES`. The name is the path below the folder (or
-    below the fixed part of the pattern), else the file's own name: what ids begin with.
-
-    Raises:
-        InputError: there is none.
-    """
-    if source == "-":
-        return [("stdin", STDIN)]
-    path = Path(source)
-    if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if is_spectrum_file(file)]
-        if not found:
-            raise InputError(f"the folder {source} holds no spectrum files", fix=SUPPORTED)
-        return [(file.relative_to(path).as_posix(), file) for file in found]
-    if path.exists():
-        return [(path.name, path)]
-    if glob.has_magic(source):
-        matches = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
-        parts = Path(source).parts
-        fixed = Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
-        named = [(file.relative_to(fixed).as_posix(), file) for file in matches if file.is_file()]
-        if not named:
-            raise InputError(f"no file matches {source}", fix="check the pattern and the folder")
-        return named
-    raise InputError(f"{source} does not exist", fix=similar_path(path))
-
-
-def is_spectrum_file(path: Path) -> bool:
-    """Whether a file's name says that it holds spectra."""
-    name = path.name.lower().removesuffix(".gz")
-    return name.endswith(SUFFIXES) and not name.startswith(".") and path.is_file()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from seqgen import checkpoints
 from seqgen.decoders.hybrid import FirstPass
-from seqgen.errors import CheckpointError
 from seqgen.heads import CategoricalHead
 from seqgen.model import SequenceModel
 from seqgen.transformer import Transformer, TransformerConfig
@@ -162,11 +161,7 @@ def save_model(model: PeptideModel, path: Path, notes: Mapping[str, Any]) -> Pat
         "residues": model.residues.to_json(),
         "training": dict(notes),
     }
-    state = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    return checkpoints.save(path, state, config)
+    return checkpoints.save(path, model.state_dict(), config, half=True)
 
 
 def load_model(path: Path) -> PeptideModel:
@@ -175,26 +170,13 @@ def load_model(path: Path) -> PeptideModel:
     Raises:
         CheckpointError: missing, damaged, of another kind, or not fitting.
     """
-    if path.is_dir():
-        path = path / "model.safetensors"
-    state, config = checkpoints.load(path)
-    if config.get("kind") != KIND:
-        raise CheckpointError(
-            f"{path} is not a peptide model",
-            why=f"its kind is {config.get('kind')!r}, expected {KIND!r}",
-            fix="use a checkpoint made by `seqgen train --plugin peptides`",
-        )
-    try:
+    fix = "use a checkpoint made by `seqgen train --plugin peptides`"
+    state, config = checkpoints.load_kind(path, KIND, what="a peptide model", fix=fix)
+    with checkpoints.building(path):
         made = PeptideConfig.from_dict(config["model"])
         model = PeptideModel(made, Residues.from_json(config["residues"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} holds a configuration that this version cannot build",
-            why=f"{type(error).__name__}: {error}",
-            fix="use the version of seqgen that made it, or train it again",
-        ) from error
-    tensors: dict[str, Tensor] = {k: v.float() for k, v in state.items()}
-    checkpoints.load_strict(model, tensors, source=path)
+    checkpoints.load_strict(model, state, source=path)
+    checkpoints.require_finite(model, source=path)
     return model.eval()
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from seqgen.plots import COLOURS, GRID, INK
+from seqgen.plots import COLOURS, INK, dress, picture_bytes
 from seqgen_peptides.ions import TOLERANCE_PPM, Match, Site, ions, match, sites
 from seqgen_peptides.metrics import Annotated, Judged, judge, precision_at
 from seqgen_peptides.residues import Residues
@@ -66,7 +65,7 @@ def annotated_spectrum(
     _draw_errors(errors, mz, found, tolerance_ppm)
     explained = height[sorted({m.peak for m in found})].sum() / max(float(height.sum()), 1e-30)
     figure.suptitle(_title(row, item, own, found, float(explained)), color=INK, fontsize=10)
-    return _bytes(figure, "png")
+    return picture_bytes(figure, "png")
 
 
 def precision_chart(
@@ -103,7 +102,7 @@ def precision_chart(
         f"{first.get('model', '')}, {first.get('decoder', '')}: {len(rows)} spectra",
         color=INK, fontsize=11,
     )  # fmt: skip
-    return _bytes(figure, format)
+    return picture_bytes(figure, format)
 
 
 def _peaks(item: SpectrumItem) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -202,7 +201,7 @@ def _draw_peaks(axes: Any, mz: Any, height: Any, found: Sequence[Match]) -> None
     _label_peaks(axes, mz, height, explained)
     axes.set_ylim(0, 122)  # room for the labels
     axes.set_yticks(range(0, 101, 25))
-    _dress(axes, "", "intensity (% of the highest)")
+    dress(axes, "", "intensity (% of the highest)", lines="y")
     axes.tick_params(labelbottom=False)
     axes.legend(frameon=False, loc="upper right", fontsize=8, ncols=2)
 
@@ -235,7 +234,7 @@ def _draw_errors(axes: Any, mz: Any, found: Sequence[Match], tolerance_ppm: floa
     if len(mz):
         margin = max(0.03 * float(mz[-1] - mz[0]), 5.0)
         axes.set_xlim(float(mz[0]) - margin, float(mz[-1]) + margin)
-    _dress(axes, "m/z", "error (ppm)")
+    dress(axes, "m/z", "error (ppm)", lines="y")
 
 
 def _draw_curve(axes: Any, judged: Judged) -> None:
@@ -253,7 +252,9 @@ def _draw_curve(axes: Any, judged: Judged) -> None:
         axes.axvline(answered, color=INK, linewidth=0.8, linestyle=":", label="spectra answered")
     axes.set_xlim(0, 1.01)
     axes.set_ylim(0, 1.03)
-    _dress(axes, "coverage (share of the spectra, best scores first)", "peptide precision")
+    dress(
+        axes, "coverage (share of the spectra, best scores first)", "peptide precision", lines="y"
+    )
     axes.legend(frameon=False, fontsize=8, loc="best")
 
 
@@ -282,19 +283,4 @@ def _draw_groups(axes: Any, judged: Judged, groups: Mapping[str, Any], label: st
         axes.bar(places + shift, values, width=0.38, color=colour, label=name, zorder=3)
     axes.set_xticks(places, names, fontsize=8)
     axes.set_ylim(0, 1.03)
-    _dress(axes, label, "")
-
-
-def _dress(axes: Any, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, color=INK, fontsize=9)
-    axes.set_ylabel(y_label, color=INK, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=GRID, linewidth=0.6, zorder=0)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=8)
-
-
-def _bytes(figure: Any, format: str) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format=format, dpi=150)
-    return buffer.getvalue()
+    dress(axes, label, "", lines="y")

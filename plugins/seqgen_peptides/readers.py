@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from seqgen.errors import InputError
-from seqgen_peptides.files import SpectrumFiles, find_files
+from seqgen.sources import find_files
+from seqgen_peptides.files import STDIN, SUFFIXES, SpectrumFiles
 from seqgen_peptides.mgf import list_mgf, mgf_title, read_mgf
 from seqgen_peptides.mz_xml import list_xml, read_xml, xml_title
 from seqgen_peptides.spectra import SpectrumItem
@@ -31,7 +32,9 @@ def list_spectra(source: str, files: SpectrumFiles | None = None) -> Iterator[Sp
         InputError: the source does not exist, or is one file that holds no spectra.
     """
     files = files or SpectrumFiles()
-    found = find_files(source)
+    found = [("stdin", STDIN)]
+    if source != "-":
+        found = find_files(source, what="spectrum files", suffixes=SUFFIXES)
     for name, path in found:
         try:
             file = files.open(path, anew=True)

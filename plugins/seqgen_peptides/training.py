@@ -22,7 +22,6 @@ from torch import Tensor
 from seqgen.canvas import Canvas
 from seqgen.ctc import ctc_loss
 from seqgen.decoders.one_pass import whole_pass
-from seqgen.errors import InputError
 from seqgen.orders import Blocks
 from seqgen.seeds import item_seed
 from seqgen.training.hybrid import annealed, freeze, hybrid_context, joint_loss
@@ -30,16 +29,15 @@ from seqgen.training.objectives import Noise, noisy_clean, teacher_forcing
 from seqgen.training.task import FitConfig, TrainingRun
 from seqgen.transformer import TransformerConfig
 from seqgen_peptides.alignment import aligned_loss
-from seqgen_peptides.annotated import read_noise
-from seqgen_peptides.augment import AugmentConfig
 from seqgen_peptides.conversion import CONVERSIONS, PeptideConversion, start_conversion
-from seqgen_peptides.data import PeptideBatch, PeptideBatches, load_simulated
+from seqgen_peptides.data import PeptideBatch, PeptideBatches
 from seqgen_peptides.encoder import EncoderConfig
 from seqgen_peptides.growth import grow
 from seqgen_peptides.model import PeptideConfig, PeptideModel, load_model, save_model
 from seqgen_peptides.modifications import read_modifications
 from seqgen_peptides.preprocess import PreprocessConfig
 from seqgen_peptides.residues import PAD, Residues
+from seqgen_peptides.training_data import SpectraOptions, training_data
 from seqgen_peptides.validation import Validation
 
 ENCODER_THETA = 30_000.0
@@ -47,7 +45,7 @@ ENCODER_THETA = 30_000.0
 
 
 @dataclass(frozen=True)
-class PeptideTraining:
+class PeptideTraining(SpectraOptions):
     """Options of training; `--set key=value`."""
 
     width: int = field(default=128, metadata={"help": "model width"})
@@ -58,7 +56,6 @@ class PeptideTraining:
     dropout: float = field(default=0.0, metadata={"help": "dropout of the layers' outputs"})
     label_smoothing: float = field(default=0.01, metadata={"help": "of the cross-entropy"})
     peaks: int = field(default=150, metadata={"help": "most peaks of a spectrum"})
-    batch: int = field(default=64, metadata={"help": "spectra a batch"})
     lambda_max: float = field(
         default=1.0, metadata={"help": "greatest weight of the AR loss in stage 1 (CrossNovo: 1)"}
     )
@@ -79,21 +76,11 @@ class PeptideTraining:
         default=True, metadata={"help": "masses of an even division enter the one-pass decoder"}
     )
     ion_evidence: bool = field(default=True, metadata={"help": "candidate-ion evidence enters"})
-    real_noise: str = field(
-        default="", metadata={"help": "mzML or MGF whose unannotated peaks serve as noise"}
-    )
-    simulated: str = field(
-        default="", metadata={"help": "npz of simulated ions; else they are made from the peptides"}
-    )
     modifications: str = field(
         default="", metadata={"help": "YAML of further residues (`residues: [S[Phospho]]`)"}
     )
     start: str = field(
         default="", metadata={"help": "model to go on from; its sizes count, not those set here"}
-    )
-    count: int = field(default=600_000, metadata={"help": "spectra to simulate"})
-    validation_spectra: int = field(
-        default=256, metadata={"help": "simulated spectra of held-out peptides to validate on"}
     )
 
 
@@ -161,8 +148,7 @@ class PeptideTask:
         seed: int,
         folder: Path,
     ) -> TrainingRun:
-        source, real = _sources(options, data)
-        return start_conversion(checkpoint, options, source, real, seed=seed, folder=folder)
+        return start_conversion(checkpoint, options, data, seed=seed, folder=folder)
 
     def start(
         self,
@@ -173,25 +159,13 @@ class PeptideTask:
         seed: int,
         folder: Path,
     ) -> TrainingRun:
-        source, real = _sources(options, data)
         torch.manual_seed(seed)
         model = _model(options)
-        residues, config = model.residues, model.config
-        found = load_simulated(source, residues, count=options.count, seed=seed, folder=folder)
-        noise = read_noise(Path(options.real_noise), residues) if options.real_noise else None
-        batches = PeptideBatches(
-            found,
-            residues,
-            AugmentConfig(),
-            config.preprocess,
-            size=options.batch,
-            seed=seed,
-            noise=noise,
-        )
+        batches, validation = training_data(options, model, data, seed=seed, folder=folder)
         return PeptideRun(
             model,
             batches,
-            Validation.of(batches, real, simulated=options.validation_spectra),
+            validation,
             stage_1=fit.restart or fit.steps,
             lambda_max=options.lambda_max,
             aligned=options.aligned,
@@ -291,33 +265,6 @@ def _slots(model: PeptideModel, batch: PeptideBatch) -> Canvas:
     """A canvas of the non-autoregressive decoder."""
     shape = (len(batch.lengths_B), model.config.slots)
     return Canvas(torch.zeros(shape, dtype=torch.int64, device=batch.lengths_B.device))
-
-
-def _sources(
-    options: PeptideTraining | PeptideConversion, data: Path | None
-) -> tuple[Path, Path | None]:
-    """The peptides or simulated ions, and the real spectra to validate on."""
-    if data is None and not options.simulated:
-        raise InputError(
-            "training de novo sequencing needs peptides",
-            fix="--data FOLDER with a list of peptides (one a line) and real_valid.mgf, or "
-            "--set simulated=FILE.npz",
-        )
-    folder = data if data is not None and data.is_dir() else None
-    real = folder / "real_valid.mgf" if folder is not None else None
-    if real is not None and not real.is_file():
-        real = None
-    if options.simulated:
-        return Path(options.simulated), real
-    assert data is not None
-    if folder is None:
-        return data, None
-    lists = [p for kind in ("*.npz", "*.txt.gz", "*.txt") for p in sorted(folder.glob(kind))]
-    if not lists:
-        raise InputError(
-            f"{folder} holds no peptides", fix="give a list of peptides (*.txt, *.txt.gz) or *.npz"
-        )
-    return lists[0], real
 
 
 def _model(options: PeptideTraining) -> PeptideModel:

@@ -6,7 +6,6 @@ duration 0, and the error comes when it is read.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections import Counter
@@ -15,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from seqgen.errors import InputError, similar_path
+from seqgen.errors import InputError
+from seqgen.sources import find_files
 from seqgen_speech.audio import SUFFIXES, probe_seconds
 from seqgen_speech.resample import Wave
 from seqgen_speech.text import DIGITS
@@ -86,18 +86,15 @@ def list_items(source: str, *, references: References = "auto") -> Iterator[Spee
         yield SpeechItem("stdin", "-")
     elif path.is_dir():
         scp = path / "wav.scp"
-        yield from _kaldi(scp) if scp.is_file() else _folder(path, references)
-    elif path.exists():
-        if path.suffix == ".jsonl":
-            yield from _jsonl(path)
-        elif path.suffix == ".scp":
-            yield from _kaldi(path)
-        else:
-            yield _file(path, _own_id(path), references)
-    elif glob.has_magic(source):
-        yield from _pattern(source, references)
+        yield from _kaldi(scp) if scp.is_file() else _several(source, references)
+    elif not path.exists():
+        yield from _several(source, references)
+    elif path.suffix == ".jsonl":
+        yield from _jsonl(path)
+    elif path.suffix == ".scp":
+        yield from _kaldi(path)
     else:
-        raise InputError(f"{source} does not exist", fix=similar_path(path))
+        yield _file(path, _own_id(path), references)
 
 
 def _file(path: Path, key: str, references: References) -> SpeechItem:
@@ -114,39 +111,11 @@ def _own_id(path: Path) -> str:
     return path.with_suffix("").as_posix()
 
 
-def _folder(root: Path, references: References) -> Iterator[SpeechItem]:
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
-    if not found:
-        raise InputError(
-            f"the folder {root} holds no audio",
-            why=f"no file below it ends in {', '.join(SUFFIXES)}",
-            fix="name another folder, or the manifest (.jsonl, wav.scp) itself",
-        )
-    yield from _files(found, root, references)
-
-
-def _pattern(pattern: str, references: References) -> Iterator[SpeechItem]:
-    found = [Path(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)]
-    if not found:
-        raise InputError(f"no file matches {pattern}", fix="check the pattern and the folder")
-    # Ids count from the part of the pattern that is fixed.
-    parts = Path(pattern).parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    yield from _files(found, Path(*parts[:fixed]), references)
-
-
-def _files(found: Iterable[Path], root: Path, references: References) -> Iterator[SpeechItem]:
-    """Files below `root`, sorted; where two differ in the suffix alone, the suffix stays."""
-    relative = sorted((path.relative_to(root).as_posix(), path) for path in found)
-    stems = Counter(Path(name).with_suffix("").as_posix() for name, _ in relative)
-    for name, path in relative:
+def _several(source: str, references: References) -> Iterator[SpeechItem]:
+    """The files of a folder or a pattern; where two differ in the suffix alone, it stays."""
+    found = find_files(source, what="audio", suffixes=SUFFIXES)
+    stems = Counter(Path(name).with_suffix("").as_posix() for name, _ in found)
+    for name, path in found:
         stem = Path(name).with_suffix("").as_posix()
         yield _file(path, stem if stems[stem] == 1 else name, references)
 

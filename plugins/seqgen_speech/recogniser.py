@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from seqgen import checkpoints
 from seqgen.attention import MaskView
 from seqgen.cache import Cache
-from seqgen.errors import CheckpointError, ConfigError
+from seqgen.errors import CheckpointError
 from seqgen.heads import CategoricalHead
 from seqgen.inputs import GivenInputs, MaskedInputs
 from seqgen.model import Context, SequenceModel
@@ -228,11 +228,7 @@ def save_recogniser(model: Recogniser, path: Path, notes: Mapping[str, Any]) -> 
         },
         "training": dict(notes),
     }
-    state = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in _own_state(model).items()
-    }
-    return checkpoints.save(path, state, config)
+    return checkpoints.save(path, _own_state(model), config, half=True)
 
 
 def load_recogniser(path: Path) -> Recogniser:
@@ -252,14 +248,9 @@ def load_recogniser(path: Path) -> Recogniser:
                 fix="give the folder of a finished training or of a FunASR Paraformer",
             )
         path = inside
-    state, config = checkpoints.load(path)
-    if config.get("kind") != KIND:
-        raise CheckpointError(
-            f"{path} is not a speech recogniser",
-            why=f"its kind is {config.get('kind')!r}, expected {KIND!r}",
-            fix="use a checkpoint made by `seqgen train --plugin speech`",
-        )
-    try:
+    fix = "use a checkpoint made by `seqgen train --plugin speech`"
+    state, config = checkpoints.load_kind(path, KIND, what="a speech recogniser", fix=fix)
+    with checkpoints.building(path):
         masked = config["masked"]
         model = Recogniser(
             RecogniserConfig(
@@ -269,15 +260,9 @@ def load_recogniser(path: Path) -> Recogniser:
             ),
             Tokens.from_json(config["tokens"]),
         )
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path} holds a configuration that this version cannot build",
-            why=f"{type(error).__name__}: {error}",
-            fix="use the version of seqgen that made it, or train it again",
-        ) from error
     # The tied read-out shares the embedding's tensor; a file holds it once.
-    state = {**state, **_tied(model, state)}
-    checkpoints.load_strict(model, {k: v.float() for k, v in state.items()}, source=path)
+    checkpoints.load_strict(model, {**state, **_tied(model, state)}, source=path)
+    checkpoints.require_finite(model, source=path)
     return model.eval()
 
 

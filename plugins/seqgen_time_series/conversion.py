@@ -10,38 +10,25 @@ block decoder was trained beside the others, for blocks of its own length.)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seqgen.seeds import item_seed
 from seqgen.training.convert import BlockDiffusionOptions, to_masked
 from seqgen.training.hybrid import freeze
 from seqgen.training.task import FitConfig
-from seqgen_time_series.data import (
-    TrainingBatch,
-    WindowBatches,
-    simulated_series,
-    table_series,
-)
-from seqgen_time_series.decoding import DecodingConfig
+from seqgen_time_series.data import TrainingBatch, WindowBatches
 from seqgen_time_series.model import Forecaster, encode_values, load_model, save_model
+from seqgen_time_series.training_data import SeriesOptions, training_data
 from seqgen_time_series.validation import Validation
 
 
 @dataclass(frozen=True)
-class ForecastConversion(BlockDiffusionOptions):
+class ForecastConversion(BlockDiffusionOptions, SeriesOptions):
     """Options of a conversion; `--set key=value`."""
-
-    batch: int = field(default=48, metadata={"help": "windows a batch"})
-    series: int = field(default=4000, metadata={"help": "series to simulate"})
-    real_share: float = field(default=0.2, metadata={"help": "share of windows from --data"})
-    validation_series: int = field(
-        default=96, metadata={"help": "simulated series of another seed to validate on"}
-    )
 
 
 CONVERSIONS: Mapping[str, tuple[Any, FitConfig]] = {
@@ -115,19 +102,5 @@ def start_conversion(
         CheckpointError: the checkpoint is damaged, or no forecaster of ours.
     """
     model = load_model(checkpoint)
-    train, whole = ([], []) if data is None else table_series(data)
-    batches = WindowBatches(
-        simulated_series(options.series, seed=item_seed(seed, "training series")),
-        train,
-        model.config,
-        real_share=options.real_share,
-        size=options.batch,
-        seed=seed,
-    )
-    held_out = simulated_series(
-        options.validation_series, seed=item_seed(seed, "validation series")
-    )
-    validation = Validation(
-        held_out, whole, model.config, decoding=DecodingConfig(paths=20), seed=seed
-    )
+    batches, validation = training_data(options, model.config, data, seed=seed)
     return ConversionRun(model.train(), batches, validation, options)

@@ -34,7 +34,6 @@ from torch import Tensor, nn
 from seqgen import checkpoints
 from seqgen.attention import MaskView
 from seqgen.decoders.hybrid import FirstPass
-from seqgen.errors import CheckpointError
 from seqgen.heads import FlowHead, QuantileHead, StudentTHead
 from seqgen.inputs import MaskedValueInputs, ValueInputs
 from seqgen.masks import Full, SlotInfo
@@ -307,11 +306,7 @@ def decode_values(v: Tensor, context: WindowContext) -> Tensor:
 def save_model(model: Forecaster, path: Path, notes: Mapping[str, Any]) -> Path:
     """Write one safetensors file, weights in half precision, with everything `load_model` needs."""
     config = {"kind": KIND, "model": asdict(model.config), "training": dict(notes)}
-    state = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    return checkpoints.save(path, state, config)
+    return checkpoints.save(path, model.state_dict(), config, half=True)
 
 
 def load_model(path: Path) -> Forecaster:
@@ -320,22 +315,10 @@ def load_model(path: Path) -> Forecaster:
     Raises:
         CheckpointError: missing, damaged, of another kind, or not fitting.
     """
-    if path.is_dir():
-        path = path / checkpoints.FILE_NAME
-    state, config = checkpoints.load(path)
-    if config.get("kind") != KIND:
-        raise CheckpointError(
-            f"{path} is not a forecasting model",
-            why=f"its kind is {config.get('kind')!r}, expected {KIND!r}",
-            fix="use a checkpoint made by `seqgen train --plugin time-series`",
-        )
-    try:
+    fix = "use a checkpoint made by `seqgen train --plugin time-series`"
+    state, config = checkpoints.load_kind(path, KIND, what="a forecasting model", fix=fix)
+    with checkpoints.building(path):
         model = Forecaster(ForecasterConfig.from_dict(config["model"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} holds a configuration that this version cannot build",
-            why=f"{type(error).__name__}: {error}",
-            fix="use the version of seqgen that made it, or train it again",
-        ) from error
     checkpoints.load_strict(model, state, source=path)
+    checkpoints.require_finite(model, source=path)
     return model.eval()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqgen.plots import COLOURS, GRID, INK
+from seqgen.plots import COLOURS, GRID, INK, dress, picture_bytes
 from seqgen_time_series.scoring import Case, Judged, judge, pairs_of, summary
 
 if TYPE_CHECKING:
@@ -55,14 +54,14 @@ def forecast_plot(row: Mapping[str, Any], series: Series, *, history: int = 0) -
         last = min(int(np.searchsorted(series.ds, cut)), len(series.y) - 1)
         _draw_forecast(axes, row, own, ds, cut, float(series.y[last]), labelled=number == 0)
         axes.axvline(cut, color=GRID, linewidth=1.0, zorder=1)
-    _dress(axes, "", "")
+    dress(axes, "", "")
     if dated:
         _date_axis(axes)
     axes.margins(x=0.01)
     figure.suptitle(_title(row, series), color=INK, fontsize=10)
     # Outside: data may be anywhere inside.
     figure.legend(loc="outside lower center", ncols=12, frameon=False, fontsize=8)
-    return _bytes(figure, "png")
+    return picture_bytes(figure, "png")
 
 
 def metrics_chart(cases: Sequence[Case], *, format: str = "png", title: str = "") -> bytes:
@@ -87,7 +86,7 @@ def metrics_chart(cases: Sequence[Case], *, format: str = "png", title: str = ""
     count, windows = int(found["series"]), int(found["windows"])
     figure.suptitle(f"{title + ': ' if title else ''}{count} series, {windows} windows",
                     color=INK, fontsize=11)  # fmt: skip
-    return _bytes(figure, format)
+    return picture_bytes(figure, format)
 
 
 def lag_plot(
@@ -120,7 +119,7 @@ def lag_plot(
         figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True
     ):
         _draw_lags(axes, coefficients, None if error is None else z * error, level)
-        _dress(axes, f"lag of {_plain(name)} (steps)", "coefficient")
+        dress(axes, f"lag of {_plain(name)} (steps)", "coefficient")
     facts = [
         f"intercept {fitted.intercept[step]:.4g}",
         f"sigma {fitted.sigma[step]:.4g}",
@@ -132,7 +131,7 @@ def lag_plot(
         facts.insert(0, f"step {step + 1} of {fitted.horizon}")
     figure.suptitle("\n".join(filter(None, [_plain(title), ", ".join(facts)])), color=INK,
                     fontsize=10)  # fmt: skip
-    return _bytes(figure, format)
+    return picture_bytes(figure, format)
 
 
 def _draw_forecast(
@@ -172,7 +171,7 @@ def _draw_bars(axes: Any, found: Mapping[str, float]) -> None:
     axes.set_yticks(range(len(names)), [labels[name] for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * max([1.0, *values]))
-    _dress(axes, "over seasonal naive (below 1 is better)", "")
+    dress(axes, "over seasonal naive (below 1 is better)", "")
 
 
 def _draw_spread(axes: Any, judged: Judged, found: Mapping[str, float]) -> None:
@@ -193,7 +192,7 @@ def _draw_spread(axes: Any, judged: Judged, found: Mapping[str, float]) -> None:
         axes.set_ylim(reach)
         better = float((own < naive).mean())
         axes.set_title(f"better for {better:.0%} of the series", color=INK, fontsize=9)
-    _dress(axes, "MASE of seasonal naive", "MASE of the forecast")
+    dress(axes, "MASE of seasonal naive", "MASE of the forecast")
 
 
 def _draw_reliability(axes: Any, judged: Judged) -> None:
@@ -213,7 +212,7 @@ def _draw_reliability(axes: Any, judged: Judged) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
-    _dress(axes, "level promised", "share of the values that hold")
+    dress(axes, "level promised", "share of the values that hold")
 
 
 def _draw_lags(axes: Any, coefficients: Any, reach: Any, level: float) -> None:
@@ -290,18 +289,3 @@ def _date_axis(axes: Any) -> None:
 def _plain(text: str) -> str:
     # matplotlib would read what stands between two dollars as a formula
     return " ".join(text.split()).replace("$", r"\$")
-
-
-def _dress(axes: Any, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label, color=INK, fontsize=9)
-    axes.set_ylabel(y_label, color=INK, fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=GRID, linewidth=0.6, zorder=0)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, labelsize=8)
-
-
-def _bytes(figure: Any, format: str) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format=format, dpi=150)
-    return buffer.getvalue()

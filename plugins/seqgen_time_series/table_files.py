@@ -6,7 +6,6 @@ return too), begin with a byte-order mark, be packed with gzip, or come from sta
 
 from __future__ import annotations
 
-import glob
 import gzip
 import importlib
 import io
@@ -20,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqgen.errors import InputError, PluginError, similar_path
+from seqgen.errors import InputError, PluginError
+from seqgen.sources import find_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,23 +74,9 @@ def find_tables(source: str) -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    path = Path(source).expanduser()
-    if source == "-" or path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if _is_table(file)]
-        if not found:
-            raise InputError(
-                f"the folder {source} holds no tables", fix=f"suffixes read: {', '.join(SUFFIXES)}"
-            )
-        return found
-    if glob.has_magic(source):
-        found = [Path(name) for name in sorted(glob.glob(source, recursive=True))]
-        found = [file for file in found if file.is_file()]
-        if not found:
-            raise InputError(f"no file matches {source}", fix="check the pattern and the folder")
-        return found
-    raise InputError(f"{source} does not exist", fix=similar_path(path))
+    if source == "-":
+        return [Path(source)]
+    return [path for _, path in find_files(source, what="tables", suffixes=SUFFIXES)]
 
 
 def open_table(path: Path, *, separator: str = "", decimal: str = ".") -> TableFile:
@@ -156,11 +142,6 @@ def _module(name: str, what: str) -> Any:
             why=str(error),
             fix="pip install pandas pyarrow (the extra time-series of seqgen-kit)",
         ) from error
-
-
-def _is_table(path: Path) -> bool:
-    name = path.name.lower()
-    return name.endswith(SUFFIXES) and not name.startswith(".") and path.is_file()
 
 
 def _parquet(name: str, data: bytes) -> TableFile:

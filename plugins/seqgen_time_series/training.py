@@ -23,13 +23,7 @@ from seqgen.training.hybrid import hybrid_context
 from seqgen.training.objectives import Noise, noisy_clean, teacher_forcing
 from seqgen.training.task import FitConfig, TrainingRun
 from seqgen_time_series.conversion import CONVERSIONS, ForecastConversion, start_conversion
-from seqgen_time_series.data import (
-    TrainingBatch,
-    WindowBatches,
-    simulated_series,
-    table_series,
-)
-from seqgen_time_series.decoding import DecodingConfig
+from seqgen_time_series.data import TrainingBatch, WindowBatches
 from seqgen_time_series.model import (
     Forecaster,
     ForecasterConfig,
@@ -37,11 +31,12 @@ from seqgen_time_series.model import (
     encode_values,
     save_model,
 )
+from seqgen_time_series.training_data import SeriesOptions, training_data
 from seqgen_time_series.validation import Validation
 
 
 @dataclass(frozen=True)
-class ForecastTraining:
+class ForecastTraining(SeriesOptions):
     """Options of training; `--set key=value`."""
 
     patch: int = field(default=8, metadata={"help": "values a slot"})
@@ -56,12 +51,6 @@ class ForecastTraining:
     )
     flow_hidden: int = field(default=96, metadata={"help": "width of the flow head"})
     block_length: int = field(default=3, metadata={"help": "patches a block of block diffusion"})
-    batch: int = field(default=48, metadata={"help": "windows a batch"})
-    series: int = field(default=4000, metadata={"help": "series to simulate"})
-    real_share: float = field(default=0.2, metadata={"help": "share of windows from --data"})
-    validation_series: int = field(
-        default=96, metadata={"help": "simulated series of another seed to validate on"}
-    )
 
 
 PRESETS: dict[str, tuple[ForecastTraining, FitConfig]] = {
@@ -126,24 +115,9 @@ class ForecastTask:
         folder: Path,
     ) -> TrainingRun:
         config = configuration(options)
-        train, whole = ([], []) if data is None else table_series(data)
-        batches = WindowBatches(
-            simulated_series(options.series, seed=item_seed(seed, "training series")),
-            train,
-            config,
-            real_share=options.real_share,
-            size=options.batch,
-            seed=seed,
-        )
-        held_out = simulated_series(
-            options.validation_series, seed=item_seed(seed, "validation series")
-        )
+        batches, validation = training_data(options, config, data, seed=seed)
         torch.manual_seed(seed)
-        model = Forecaster(config)
-        validation = Validation(
-            held_out, whole, config, decoding=DecodingConfig(paths=20), seed=seed
-        )
-        return ForecastRun(model, batches, validation)
+        return ForecastRun(Forecaster(config), batches, validation)
 
 
 class ForecastRun:

@@ -46,7 +46,7 @@ def test_without_references_speed_alone_is_compared(seqgen: Seqgen, tmp_path: Pa
     [
         (["--decoders", "uper"], "did you mean 'upper'"),
         (["--decoders", ","], "--decoders a,b"),
-        (["-o", "picture.doc"], "-o picture.png"),
+        (["-o", "picture.doc"], "name it picture.png"),
     ],
 )
 def test_wrong_usage(seqgen: Seqgen, arguments: list[str], message: str) -> None:

@@ -399,6 +399,15 @@ def test_events_speak_of_all_rows_and_add_up_to_the_canvas(fallback: Any) -> Non
     check_replay(seen, result)
 
 
+def test_a_fallback_that_stops_rows_says_so_on_the_canvas() -> None:
+    """Even where drafts end without a stop value, so that the verifier itself stops no row."""
+    decoder = verifier(threshold=INFINITY, stop_id=None, fallback=GREEDY_END)
+    canvas = canvas_of([[]] * 4, 30)
+    decoder.generate(ar(), canvas, random_context(3, 4))
+    assert canvas.finished_B.any()
+    assert canvas.may_have_stopped
+
+
 def test_events_of_rows_with_prompts_of_different_lengths() -> None:
     draft = DraftDecoder(model=nar(), decoder=NonAutoregressive())
 

@@ -91,14 +91,14 @@ def test_it_is_the_second_decoder_on_the_memory(second: Any) -> None:
     sizes=st.lists(st.integers(0, 4), min_size=1, max_size=3),
     own_canvas=st.booleans(),
     ragged=st.booleans(),
+    positions=st.booleans(),
 )
 def test_a_batch_row_equals_the_row_alone(
-    seed: int, sizes: list[int], own_canvas: bool, ragged: bool
+    seed: int, sizes: list[int], own_canvas: bool, ragged: bool, positions: bool
 ) -> None:
     prompts = random_prompts(seed, sizes)
     context = random_context(seed, len(sizes), ragged=ragged)
-    # Positions are counted from the end of the slots, which differ if they are the row's own.
-    memory = ConcatenatedMemory(positions=own_canvas)
+    memory = ConcatenatedMemory(positions=positions)
     first = first_pass(slots=SLOTS if own_canvas else None, memory=memory)
     decoder = Hybrid(first=first, second=Autoregressive(stop_ids=(0,)))
     batch = decoder.generate(ar(), canvas_of(prompts, 6), context).sequences()
@@ -107,9 +107,11 @@ def test_a_batch_row_equals_the_row_alone(
         assert alone.sequences() == [batch[row]]
 
 
-def test_rows_with_less_room_than_others() -> None:
+@pytest.mark.parametrize("positions", [True, False])
+def test_rows_with_less_room_than_others(positions: bool) -> None:
+    """Positions behind the slots are counted from the end of the row's own."""
     context, lengths = random_context(3, 2), [6, 3]
-    memory = ConcatenatedMemory(positions=False)
+    memory = ConcatenatedMemory(positions=positions)
     decoder = Hybrid(first=first_pass(slots=None, memory=memory), second=Autoregressive())
     canvas = Canvas(torch.zeros(2, 6, dtype=torch.int64), length=lengths)
     batch = decoder.generate(ar(), canvas, context)

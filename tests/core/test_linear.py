@@ -149,3 +149,16 @@ def test_training_and_changed_weights_do_without_eight_bits() -> None:
         want = nn.functional.linear(x, layer.weight, layer.bias)
         torch.testing.assert_close(layer(x), want, atol=1e-5, rtol=1e-5)
     assert copy.deepcopy(layer)._int8 is None
+
+
+def test_eight_bits_of_a_model_made_in_inference_mode() -> None:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        layer = Linear(256, 128)
+    plain = copy.deepcopy(layer)
+    quantize(layer)
+    x = torch.randn(3, 256)
+    with torch.inference_mode():
+        got, want = layer(x), plain(x)
+    assert not torch.equal(got, want)
+    assert (got - want).norm() < 0.015 * want.norm()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqgen.norms import _SMALL, RMSNorm, rms_norm
+from seqgen.norms import _SMALL, RMSNorm, _constants, rms_norm
 
 
 def by_definition(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -52,3 +52,16 @@ def test_half_precision_is_left_to_torch() -> None:
     x, weight = torch.randn(3, 64, dtype=torch.bfloat16), torch.ones(64, dtype=torch.bfloat16)
     want = torch.nn.functional.rms_norm(x, (64,), weight, 1e-6)
     assert torch.equal(rms_norm(x, weight, 1e-6), want)
+
+
+@torch.inference_mode()
+def test_the_default_device_and_type_do_not_matter() -> None:
+    x, weight = torch.randn(3, 64), torch.rand(64)
+    want = rms_norm(x, weight, 1e-6)
+    _constants.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert torch.equal(rms_norm(x, weight, 1e-6), want)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -7,8 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from small_models import canvas_of, random_prompts, small_model
 from torch import nn
 
+from seqgen.decoders import Autoregressive
+from seqgen.model import SequenceModel
 from seqgen.transformer import Transformer, TransformerConfig, rotary_frequencies
 
 CONFIG = TransformerConfig(width=32, layers=2, heads=2, kv_heads=1, head_width=16, rope_theta=1e6)
@@ -66,3 +69,38 @@ def test_a_bfloat16_module_computes_what_the_float32_one_does() -> None:
     error = float((got - want).abs().mean())
     assert error < 0.01
     assert error < 0.1 * float((wrong - want).abs().mean())
+
+
+def _swap_gains(model: SequenceModel) -> None:
+    """As averages of weights are put into a model: neither object nor version tells."""
+    for name, parameter in model.named_parameters():
+        if "q_norm" in name or "k_norm" in name:
+            parameter.data.copy_(torch.linspace(0.5, 3, parameter.numel()))
+
+
+CHANGES: dict[str, Callable[[SequenceModel], object]] = {
+    "bfloat16": lambda model: model.bfloat16(),
+    "double": lambda model: model.double(),
+    "there and back": lambda model: model.bfloat16().float(),
+    "through data": _swap_gains,
+    "loaded": lambda model: model.load_state_dict(
+        small_model(seed=5, shifted=True).state_dict(), assign=True
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_model_changed_between_decodes_decodes_as_a_new_one(
+    change: Callable[[SequenceModel], object],
+) -> None:
+    model = small_model(shifted=True)
+    untouched = copy.deepcopy(model)
+    prompts = random_prompts(0, [3, 5])
+    Autoregressive().generate(model, canvas_of(prompts, 6))
+    for one in (model, untouched):
+        change(one)
+    found, want = (
+        Autoregressive().generate(one, canvas_of(prompts, 6)) for one in (model, untouched)
+    )
+    assert torch.equal(found.values, want.values)
+    assert torch.equal(found.confidence_BS, want.confidence_BS)

@@ -229,8 +229,8 @@ def test_bad_checkpoints(folder: Path) -> None:
 
     missing = said({k: v for k, v in state.items() if k != key})
     assert "missing: layers.1.attention.wqkv.weight" in missing
-    assert "unknown: layers.0.more" in said({**state, "layers.0.more": torch.zeros(2)})
-    assert f"{key} is (3, 3), expected (192, 64)" in said({**state, key: torch.zeros(3, 3)})
+    assert "unexpected: layers.0.more" in said({**state, "layers.0.more": torch.zeros(2)})
+    assert f"{key} is (3, 3), the model has (192, 64)" in said({**state, key: torch.zeros(3, 3)})
     assert "NAR" in said({**state, "medusa_output.weight": torch.zeros(32, 64)})
     assert "t2i" in said({**state, "cls_embedding.cap_proj.fc1.weight": torch.zeros(2)})
     assert "no tensor" in said({"a": torch.zeros(2)})

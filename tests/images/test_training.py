@@ -144,7 +144,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         load_images(tmp_path)
     assert load_images(tmp_path, size=4).shape == (4, 4, 3)
     (tmp_path / "red" / "text.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"text\.png is not a readable image"):
+    with pytest.raises(InputError, match=r"text\.png is not an image that can be read"):
         load_images(tmp_path, size=4)
 
 

@@ -105,7 +105,7 @@ def renamed(state: State, old: str, new: str) -> State:
         (lambda var, vae: ({**var, "lora.weight": torch.zeros(2)}, vae), ["lora.weight"]),
         (
             lambda var, vae: ({**var, "head.bias": torch.zeros(63)}, vae),
-            ["head.bias is (63,), expected (64,)"],
+            ["head.bias is (63,), the model has (64,)"],
         ),
         (
             lambda var, vae: ({k: v for k, v in var.items() if k != "word_embed.bias"}, vae),
@@ -117,7 +117,7 @@ def renamed(state: State, old: str, new: str) -> State:
         ),
         (
             lambda var, vae: (var, {**vae, "encoder.conv_in.bias": torch.zeros(33)}),
-            ["encoder.conv_in.bias is (33,), expected (32,)"],
+            ["encoder.conv_in.bias is (33,), the model has (32,)"],
         ),
         (
             lambda var, vae: (var, renamed(vae, "decoder.up.2.block.1.conv1.bias", "decoder.x")),

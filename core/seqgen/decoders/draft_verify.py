@@ -109,8 +109,9 @@ class DraftAndVerify(StreamDecoder):
             self.fallback(rejected).stream(model, part, own),
             lambda _, event: of_all_rows(event, rejected, rows, after=1),
         )
-        for name in ("values", "state_BS", "confidence_BS", "length_B", "finished_B"):
+        for name in ("values", "state_BS", "confidence_BS", "length_B"):
             getattr(canvas, name)[rejected] = getattr(part, name)
+        canvas.finished_B = canvas.finished_B.index_copy(0, rejected, part.finished_B)
         return merged(verified, found or only_answer(part), rejected)
 
     def generate(

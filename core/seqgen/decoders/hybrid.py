@@ -107,7 +107,7 @@ class ConcatenatedMemory:
     Attributes:
         positions: add sinusoids (Vaswani et al. 2017, section 3.5; all sines, then all cosines) of
             positions 1..S for the slots and S+1..S+T for the encoder's states, as CrossNovo does.
-            Attention could not tell them apart otherwise.
+            Attention could not tell them apart otherwise. S is a row's own number of slots in use.
     """
 
     positions: bool = True
@@ -123,7 +123,7 @@ class ConcatenatedMemory:
                 parts = (states_BSD, valid_BS), (context.states_BTD, context.valid_BT)
                 valid = torch.cat([_all_of(x) if v is None else v for x, v in parts], dim=1)
         if self.positions:
-            states = states + _sinusoids(states)
+            states = states + _sinusoids(states, states_BSD.shape[1], valid_BS)
         # Keys and values of the old states, if there are any, are another model's.
         return replace(context, states_BTD=states, valid_BT=valid, layers=())
 
@@ -165,11 +165,14 @@ def _all_of(states_BTD: Tensor) -> Tensor:
     return torch.ones(states_BTD.shape[:2], dtype=torch.bool, device=states_BTD.device)
 
 
-def _sinusoids(states_BTD: Tensor) -> Tensor:
-    """Sinusoids [T, D] of positions 1..T."""
+def _sinusoids(states_BTD: Tensor, slots: int, valid_BS: Tensor | None) -> Tensor:
+    """Sinusoids [B or 1, T, D] of positions 1..T; slots that are not in use do not count."""
     length, width = states_BTD.shape[1:]
     half = -(-width // 2)
     index = torch.arange(half, dtype=torch.float32, device=states_BTD.device)
-    position = torch.arange(1, length + 1, dtype=torch.float32, device=states_BTD.device)
-    angle = position[:, None] / 10_000 ** (index / half)
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)[:, :width].to(states_BTD.dtype)
+    position_BT = torch.arange(1, length + 1, device=states_BTD.device)[None]
+    if valid_BS is not None:
+        unused_B1 = slots - valid_BS.sum(dim=1, keepdim=True)
+        position_BT = position_BT - unused_B1 * (position_BT > slots)
+    angle = position_BT[..., None].float() / 10_000 ** (index / half)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)[..., :width].to(states_BTD.dtype)

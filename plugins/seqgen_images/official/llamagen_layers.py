@@ -13,7 +13,7 @@ Shapes: B rows, R slots fed, D width, H heads, d head width, F feed-forward widt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from seqgen.attention import MaskView
 from seqgen.cache import Cache
-from seqgen.errors import CheckpointError
+from seqgen.checkpoints import require_shapes
 from seqgen.model import Context
 from seqgen.transformer import Transformer, TransformerConfig, rotary_frequencies
 
@@ -195,43 +195,13 @@ def our_state(state: Mapping[str, Tensor], c: GPTConfig, source: str | Path) -> 
         for part in parts.values()
         for name, shape in zip(part.names, part.shapes, strict=True)
     }
-    require_shapes(state, expected, source)
+    require_shapes(state, expected, source=source, fix="get the published file again")
     made = {}
     for key, part in parts.items():
         tensors = [state[name].float() for name in part.names]
         joined = tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=part.dim)
         made[key] = _halves(joined, c) if part.rotated else joined
     return made
-
-
-def require_shapes(
-    state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], source: str | Path
-) -> None:
-    """Raise a `CheckpointError` unless a state has these keys with these shapes and no others."""
-    shapes = [
-        f"{name} is {tuple(state[name].shape)}, expected {shape}"
-        for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    problems = [
-        f"{label}: {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}"
-        for label, names in (
-            ("missing", _absent(expected, state)),
-            ("unknown", _absent(state, expected)),
-            ("wrong shape", shapes),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{source} does not fit the model",
-            why="; ".join(problems),
-            fix="get the published file again",
-        )
-
-
-def _absent(names: Iterable[str], among: Mapping[str, object]) -> list[str]:
-    return [name for name in names if name not in among]
 
 
 def _halves(qkv: Tensor, c: GPTConfig) -> Tensor:

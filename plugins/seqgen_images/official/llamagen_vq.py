@@ -23,7 +23,14 @@ from seqgen import checkpoints
 from seqgen.checkpoints import load_strict
 from seqgen.errors import CheckpointError
 from seqgen.tokenizers.patches import check_ids, check_images
-from seqgen_images.official.vqgan_layers import GROUPS, Downsample, Upsample, norm
+from seqgen_images.official.vqgan_layers import (
+    GROUPS,
+    Downsample,
+    Residual,
+    Upsample,
+    norm,
+    through_level,
+)
 
 AT_ONCE = 4
 """Images that pass through the network together: at 256 x 256 each takes some 100 MB."""
@@ -259,37 +266,14 @@ class _Level(nn.Module):
     ) -> None:
         super().__init__()
         self.res = nn.ModuleList(
-            _Residual(width if index else before, width) for index in range(blocks)
+            Residual(width if index else before, width) for index in range(blocks)
         )
         self.attn = nn.ModuleList(_Attention(width) for _ in range(blocks * attends))
         self.downsample = Downsample(width) if resample == "downsample" else None
         self.upsample = Upsample(width) if resample == "upsample" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        for index, block in enumerate(self.res):
-            x = block(x)
-            if self.attn:
-                x = self.attn[index](x)
-        for step in (self.downsample, self.upsample):
-            if step is not None:
-                x = step(x)
-        return x
-
-
-class _Residual(nn.Module):
-    def __init__(self, before: int, width: int) -> None:
-        super().__init__()
-        self.norm1 = norm(before)
-        self.conv1 = nn.Conv2d(before, width, 3, padding=1)
-        self.norm2 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.nin_shortcut = None if before == width else nn.Conv2d(before, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        out: Tensor = h + (x if self.nin_shortcut is None else self.nin_shortcut(x))
-        return out
+        return through_level(self.res, self.attn, self.downsample or self.upsample, x)
 
 
 class _Attention(nn.Module):
@@ -310,4 +294,4 @@ class _Attention(nn.Module):
 
 
 def _middle(width: int) -> nn.ModuleList:
-    return nn.ModuleList([_Residual(width, width), _Attention(width), _Residual(width, width)])
+    return nn.ModuleList([Residual(width, width), _Attention(width), Residual(width, width)])

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from seqgen import checkpoints
@@ -162,21 +161,6 @@ def load(
     return from_states(
         states["var"], states["vae"], scales=scales, source=file, tokenizer_source=vae_file
     )
-
-
-def is_var(path: str | Path) -> bool:
-    """Whether the path looks like one that `load` reads; weights are not read."""
-    path = Path(path)
-    if path.is_dir():
-        return any(path.glob("var_*.pth"))
-    if path.suffix != ".safetensors":
-        return path.suffix == ".pth" and path.is_file()
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-    except (SafetensorError, OSError):
-        return False
-    return f'"{KIND}"' in metadata.get(checkpoints.METADATA_KEY, "")
 
 
 def from_states(

@@ -217,19 +217,12 @@ def fill(
     """
     own, skip = module.state_dict(), set(ignored)
     targets = {key: own[place.name][place.part] for key, place in places.items()}
-    problems = [f"missing: {key}" for key in targets if key not in state]
-    problems += [f"unexpected: {key}" for key in state if key not in targets and key not in skip]
-    for key, target in targets.items():
-        # Published tensors may have further axes of length 1.
-        if key in state and _tight(state[key]) != _tight(target):
-            problems.append(f"{key} is {tuple(state[key].shape)}, expected {tuple(target.shape)}")
-    if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(
-            f"{source} does not fit the model",
-            why="; ".join(problems[:8]) + more,
-            fix="use a published checkpoint of VAR, and the two files that belong together",
-        )
+    checkpoints.require_shapes(
+        {key: value for key, value in state.items() if key not in skip},
+        {key: _shaped_as(target, state.get(key)) for key, target in targets.items()},
+        source=str(source),
+        fix="use a published checkpoint of VAR, and the two files that belong together",
+    )
     for key, target in targets.items():
         target.copy_(state[key].view(target.shape))
 
@@ -271,8 +264,11 @@ def _count(state: State, pattern: str) -> int:
     return len({match[1] for key in state if (match := re.match(pattern, key))})
 
 
-def _tight(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(size for size in tensor.shape if size != 1)
+def _shaped_as(target: Tensor, given: Tensor | None) -> tuple[int, ...]:
+    """The shape of the target, with the axes of length 1 that a published tensor may have."""
+    if given is not None and given.squeeze().shape == target.squeeze().shape:
+        return tuple(given.shape)
+    return tuple(target.shape)
 
 
 def _looks_like(content: object, key: str) -> bool:

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from seqgen.tokenizers import MultiScaleRVQ
 from seqgen.tokenizers.patches import check_ids, check_images
-from seqgen_images.official.vqgan_layers import Downsample, Upsample, norm
+from seqgen_images.official.vqgan_layers import (
+    Downsample,
+    Residual,
+    Upsample,
+    activated,
+    norm,
+    through_level,
+)
 
 MOST_NUMBERS = 1 << 26
 """Numbers of the largest activation that a part of a batch may have: 256 MB."""
@@ -140,7 +147,7 @@ class _Encoder(nn.Module):
         h = self.conv_in(x)
         for level in self.down:
             h = level(h)
-        out: Tensor = self.conv_out(_activated(self.norm_out, self.mid(h)))
+        out: Tensor = self.conv_out(activated(self.norm_out, self.mid(h)))
         return out
 
 
@@ -166,7 +173,7 @@ class _Decoder(nn.Module):
         h = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             h = level(h)
-        out: Tensor = self.conv_out(_activated(self.norm_out, h))
+        out: Tensor = self.conv_out(activated(self.norm_out, h))
         return out
 
 
@@ -186,47 +193,25 @@ class _Level(nn.Module):
         upsample: bool = False,
     ) -> None:
         super().__init__()
-        self.block = nn.ModuleList(_Residual(*pair) for pair in pairwise(widths))
+        self.block = nn.ModuleList(Residual(*pair) for pair in pairwise(widths))
         self.attn = nn.ModuleList(_Attention(width) for width in widths[1:] if attends)
         self.downsample = Downsample(widths[-1]) if downsample else None
         self.upsample = Upsample(widths[-1]) if upsample else None
 
     def forward(self, x: Tensor) -> Tensor:
-        for index, block in enumerate(self.block):
-            x = block(x)
-            if self.attn:
-                x = self.attn[index](x)
-        for step in (self.downsample, self.upsample):
-            if step is not None:
-                x = step(x)
-        return x
+        return through_level(self.block, self.attn, self.downsample or self.upsample, x)
 
 
 class _Middle(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.block_1 = _Residual(width, width)
+        self.block_1 = Residual(width, width)
         self.attn_1 = _Attention(width)
-        self.block_2 = _Residual(width, width)
+        self.block_2 = Residual(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.block_2(self.attn_1(self.block_1(x)))
         return out
-
-
-class _Residual(nn.Module):
-    def __init__(self, before: int, width: int) -> None:
-        super().__init__()
-        self.norm1 = norm(before)
-        self.conv1 = _conv(before, width)
-        self.norm2 = norm(width)
-        self.conv2 = _conv(width, width)
-        self.nin_shortcut = None if before == width else nn.Conv2d(before, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h: Tensor = self.conv1(_activated(self.norm1, x))
-        h = self.conv2(_activated(self.norm2, h))
-        return h.add_(x if self.nin_shortcut is None else self.nin_shortcut(x))
 
 
 class _Attention(nn.Module):
@@ -243,10 +228,6 @@ class _Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(*qkv_BSE.chunk(3, dim=-1))
         out: Tensor = x + self.proj_out(mixed.transpose(1, 2).reshape(x.shape))
         return out
-
-
-def _activated(norm: nn.Module, x: Tensor) -> Tensor:
-    return F.silu(norm(x), inplace=True)
 
 
 def _conv(before: int, after: int, kernel: int = 3) -> nn.Conv2d:

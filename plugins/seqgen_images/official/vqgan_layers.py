@@ -36,6 +36,39 @@ class Upsample(nn.Module):
         return out
 
 
+class Residual(nn.Module):
+    """Two convolutions beside a path that changes the number of channels at most."""
+
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = norm(before)
+        self.conv1 = nn.Conv2d(before, width, 3, padding=1)
+        self.norm2 = norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.nin_shortcut = None if before == width else nn.Conv2d(before, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.conv1(activated(self.norm1, x))
+        h = self.conv2(activated(self.norm2, h))
+        return h.add_(x if self.nin_shortcut is None else self.nin_shortcut(x))
+
+
+def through_level(
+    blocks: nn.ModuleList, attention: nn.ModuleList, step: nn.Module | None, x: Tensor
+) -> Tensor:
+    """The blocks of one resolution, an attention behind each if there is any, then the step."""
+    for index, block in enumerate(blocks):
+        x = block(x)
+        if attention:
+            x = attention[index](x)
+    return x if step is None else step(x)
+
+
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    """SiLU of the norm."""
+    return F.silu(norm(x), inplace=True)
+
+
 def norm(width: int) -> nn.GroupNorm:
     """The group norm."""
     return nn.GroupNorm(GROUPS, width, eps=1e-6)

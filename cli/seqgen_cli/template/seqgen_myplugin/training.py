@@ -91,9 +91,8 @@ class DateTrainingRun:
         return found
 
     def export(self, folder: Path, notes: Mapping[str, Any]) -> Path:
-        state = {key: value.half() for key, value in self.model.state_dict().items()}
         config = self.model.checkpoint_config() | {"training": dict(notes)}
-        return save(folder / "model.safetensors", state, config)
+        return save(folder / "model.safetensors", self.model.state_dict(), config, half=True)
 
 
 def _dates(seed: str, count: int) -> Batch:
