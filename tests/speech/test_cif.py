@@ -100,7 +100,7 @@ def test_inference_counts_tail_and_batch(version: str, lengths: list[int], seed:
         count = int(alone.counts_B[0])
         assert int(out.counts_B[i]) == count
         torch.testing.assert_close(
-            out.embeddings_BND[i, :count], alone.embeddings_BND[0], atol=1e-5, rtol=1e-5
+            out.embeddings_BND[i, :count], alone.embeddings_BND[0], atol=5e-5, rtol=1e-5
         )
         tail = predictor.config.tail_threshold
         assert count == int(alone.alphas_BT[0].double().sum().float())
