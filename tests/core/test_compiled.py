@@ -166,6 +166,18 @@ def test_parts_that_came_later_run_as_ever() -> None:
 
 @needs_compiler
 @pytest.mark.slow
+def test_models_of_different_heads_in_one_process() -> None:
+    """Sizes that differ between models must not become variables of what is compiled."""
+    for kv_heads in (2, 4):
+        model = small_model(shifted=True, layers=1)
+        model.backbone = Transformer(
+            TransformerConfig(width=WIDTH, layers=1, heads=4, kv_heads=kv_heads)
+        ).eval()
+        check_equal(Autoregressive(), model, compiled(copy.deepcopy(model)), 6)
+
+
+@needs_compiler
+@pytest.mark.slow
 def test_dropout_of_training_is_not_kept() -> None:
     torch.manual_seed(0)
     model = small_model(shifted=True, layers=1)
