@@ -51,6 +51,13 @@ class ChatTemplate:
             return None
         return cls(source, _tokens(config), path)
 
+    def write(self, folder: Path) -> None:
+        """Put the template and its tokens into a folder that has a `tokenizer_config.json`."""
+        (folder / "chat_template.jinja").write_text(self.source, encoding="utf-8")
+        path = folder / "tokenizer_config.json"
+        config = json.loads(path.read_text(encoding="utf-8")) | self.tokens
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
     def render(self, prompt: str, system: str = "") -> str:
         """The prompt as a user's message, up to where the answer begins.
 

@@ -32,6 +32,7 @@ from seqgen.training.convert import BlockDiffusionOptions, to_masked
 from seqgen.training.objectives import teacher_forcing
 from seqgen.training.task import FitConfig
 from seqgen_text.characters import END_ID, MASK, UNKNOWN, character_tokenizer, mask_id_of
+from seqgen_text.chat import ChatTemplate
 from seqgen_text.documents import Documents, Windows, read_documents
 from seqgen_text.measures import bits_per_character, finished_tales, true_tales
 
@@ -187,6 +188,7 @@ class TextTask:
             validation=options.validation,
             seed=seed,
             conversion=options,
+            chat=ChatTemplate.read(checkpoint),
         )
 
 
@@ -234,6 +236,7 @@ class TextRun:
     Args:
         validation: documents to validate on.
         conversion: how the masked model is trained; None for an autoregressive one.
+        chat: the template of the model that is converted, which its folder keeps.
     """
 
     def __init__(
@@ -247,11 +250,13 @@ class TextRun:
         validation: int,
         seed: int,
         conversion: TextConversion | None = None,
+        chat: ChatTemplate | None = None,
     ) -> None:
         self.sequence_model = model
         self.config, self.tokenizer = config, tokenizer
         self.documents, self.windows = documents, windows
         self.validation, self.seed, self.conversion = validation, seed, conversion
+        self.chat = chat
 
     @property
     def model(self) -> nn.Module:
@@ -298,13 +303,16 @@ class TextRun:
         return decoder_of(self.config, self.tokenizer, temperature=temperature)
 
     def export(self, folder: Path, notes: Mapping[str, Any]) -> Path:
-        return write_qwen3(
+        written = write_qwen3(
             folder,
             self.sequence_model,
             self.config,
             tokenizer=self.tokenizer,
             notes={"plugin": "text", "training": dict(notes)},
         )
+        if self.chat is not None:
+            self.chat.write(written)
+        return written
 
 
 def decoder_of(

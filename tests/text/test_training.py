@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ from seqgen.models.qwen3 import load_qwen3
 from seqgen.orders import Raster
 from seqgen.training.loop import fit
 from seqgen_text.characters import END_ID, MASK, character_tokenizer, encode
+from seqgen_text.chat import ChatTemplate
 from seqgen_text.corpus import Tale, is_true, main, tales
 from seqgen_text.documents import Windows, read_documents
 from seqgen_text.measures import bits_per_character, finished_tales, true_tales
@@ -192,6 +194,20 @@ def test_a_tokenizer_without_a_mask_gets_one(trained: Path, tmp_path: Path) -> N
     _, config, tokenizer = load_qwen3(tmp_path / "block")
     assert tokenizer is not None
     assert config.vocabulary == before + 1 == tokenizer.get_vocab_size()
+
+
+def test_a_conversion_keeps_the_chat_template(trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "chat"
+    shutil.copytree(trained, source)
+    ChatTemplate("<{{ messages[0].content }}>{{ eos_token }}", {"eos_token": "!"}, source).write(
+        source
+    )
+    run = converted(source, tmp_path / "block", steps=1)
+    run.export(tmp_path / "out", {})
+    kept = ChatTemplate.read(tmp_path / "out")
+    assert kept is not None
+    assert kept.render("hi") == "<hi>!"
+    assert ChatTemplate.read(trained) is None
 
 
 def test_what_cannot_be_converted(trained: Path, tmp_path: Path) -> None:
