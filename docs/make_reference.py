@@ -175,7 +175,8 @@ def benchmark(name: str, *columns: str) -> str:
     outcome = json.loads(path.read_text(encoding="utf-8"))
     about = outcome["machine"]
     rows = [[_number(row.get(column, "-")) for column in columns] for row in outcome["rows"]]
-    head = f"\n{about['processor']}, one thread, torch {about['torch']}.\n"
+    peer = f", transformers {about['transformers']}" if "transformers" in about else ""
+    head = f"\n{about['processor']}, one thread, torch {about['torch']}{peer}.\n"
     return head + _table(columns, rows)
 
 

@@ -31,12 +31,13 @@ from seqgen.decoders.base import Decoder
 from seqgen.grid_orders import Diagonals, OnGrid, Scales
 from seqgen.guidance import Guidance, GuidedModel
 from seqgen.heads import CategoricalHead, FlowHead, Head
-from seqgen.inputs import Inputs, MaskedInputs, MaskedValueInputs, NeighbourInputs, ShiftedInputs
+from seqgen.inputs import Inputs, MaskedInputs, NeighbourInputs, ShiftedInputs
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Blocks, Order, Raster, Whole
 from seqgen.scale_inputs import ScaleInputs
 from seqgen.tokenizers import Tokenizer, build_tokenizer, tokenizer_config
 from seqgen.transformer import Transformer, TransformerConfig
+from seqgen.value_inputs import MaskedValueInputs
 from seqgen_images.decoding import TEMPERATURES, DecodingConfig, engine_decoder
 from seqgen_images.known_slots import over_scales, whole_cells
 from seqgen_images.labels import Labels

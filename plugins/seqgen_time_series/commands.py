@@ -14,8 +14,20 @@ if TYPE_CHECKING:
     from seqgen_time_series.domain import TimeSeriesDomain
     from seqgen_time_series.options import ForecastOptions
 
+EXPLAIN_EPILOG = """\b
+Examples:
+  seqgen time-series explain
+  seqgen time-series explain sales.csv --plot lags/ --set penalty=mcp
+"""
 
-@click.command(name="explain")
+MESA_EPILOG = """\b
+Examples:
+  seqgen time-series mesa
+  seqgen time-series mesa --plot mesa.png --json
+"""
+
+
+@click.command(name="explain", epilog=EXPLAIN_EPILOG)
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
 @click.option("--set", "sets", multiple=True, metavar="K=V", help="As for `seqgen run`.")
 @click.option(
@@ -111,7 +123,7 @@ def _plain(rows: list[list[float]]) -> list[list[float | None]]:
     return [[value if value == value else None for value in row] for row in rows]
 
 
-@click.command(name="mesa")
+@click.command(name="mesa", epilog=MESA_EPILOG)
 @click.option("--set", "sets", multiple=True, metavar="K=V", help="Change a setting; repeatable.")
 @click.option("--plot", metavar="FILE", help="Draw it: png, svg or pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a distribution.")

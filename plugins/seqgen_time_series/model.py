@@ -35,10 +35,10 @@ from seqgen import checkpoints
 from seqgen.attention import MaskView
 from seqgen.decoders.hybrid import FirstPass
 from seqgen.heads import FlowHead, QuantileHead, StudentTHead
-from seqgen.inputs import MaskedValueInputs, ValueInputs
 from seqgen.masks import Full, SlotInfo
 from seqgen.model import Context, SequenceModel
 from seqgen.transformer import Transformer, TransformerConfig
+from seqgen.value_inputs import MaskedValueInputs, ValueInputs
 from seqgen_time_series.simple import SIMPLE
 from seqgen_time_series.windows import FACTS, WindowBatch
 

@@ -30,13 +30,13 @@ from seqgen.heads import (
     Request,
     StudentTHead,
 )
-from seqgen.inputs import MaskedValueInputs, ValueInputs
 from seqgen.logits import Sampling
 from seqgen.loop import Recipe, decode
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Blocks, Order, Raster, Whole
 from seqgen.training.objectives import Noise, noisy_clean, teacher_forcing
 from seqgen.transformer import Transformer, TransformerConfig
+from seqgen.value_inputs import MaskedValueInputs, ValueInputs
 
 C = 3
 HEADS: dict[str, Callable[[], nn.Module]] = {

@@ -17,7 +17,7 @@ from seqgen.decoders import Autoregressive, BlockDiffusion
 from seqgen.errors import ConfigError
 from seqgen.heads import CategoricalHead, GaussianHead
 from seqgen.heads.base import Request
-from seqgen.inputs import MaskedInputs, MaskedValueInputs, ShiftedInputs, ValueInputs
+from seqgen.inputs import MaskedInputs, ShiftedInputs
 from seqgen.logits import GREEDY
 from seqgen.masks import BlockCausal, Causal, Window
 from seqgen.model import SequenceModel
@@ -26,6 +26,7 @@ from seqgen.training.convert import BlockDiffusionOptions, to_masked
 from seqgen.training.likelihood import nats, nats_bound
 from seqgen.training.objectives import masked_losses
 from seqgen.transformer import Transformer, TransformerConfig
+from seqgen.value_inputs import MaskedValueInputs, ValueInputs
 
 
 def tied_model(*, rows: int = VOCABULARY + 1, bias: bool = False) -> SequenceModel:

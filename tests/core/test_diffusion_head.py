@@ -24,11 +24,11 @@ from seqgen.grid_orders import OnGrid, Shuffled
 from seqgen.guidance import GuidedFieldHead, GuidedModel, guided_context
 from seqgen.heads.base import Request
 from seqgen.heads.diffusion import DiffusionHead, cosine_schedule, denoise, spaced
-from seqgen.inputs import MaskedValueInputs
 from seqgen.logits import Sampling, TopK
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Raster
 from seqgen.transformer import Transformer, TransformerConfig
+from seqgen.value_inputs import MaskedValueInputs
 
 NAMES = {
     "net.cond_embed": "condition",

@@ -14,12 +14,13 @@ from seqgen.decoders.base import GroupDecoder, drain
 from seqgen.grid_orders import NOWHERE, Cells, Diagonals, OnGrid, Scales, Shuffled
 from seqgen.guidance import Guidance, GuidedModel, guided_context
 from seqgen.heads import CategoricalHead, FlowHead
-from seqgen.inputs import MaskedInputs, MaskedValueInputs, NeighbourInputs, ShiftedInputs
+from seqgen.inputs import MaskedInputs, NeighbourInputs, ShiftedInputs
 from seqgen.logits import Sampling
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Blocks, Order, Raster, Whole
 from seqgen.training.objectives import teacher_states
 from seqgen.transformer import Transformer, TransformerConfig
+from seqgen.value_inputs import MaskedValueInputs
 
 CPU = torch.device("cpu")
 CODES = 7

@@ -24,14 +24,7 @@ from torch import Tensor, nn
 
 from seqgen.errors import ConfigError
 from seqgen.heads import CategoricalHead
-from seqgen.inputs import (
-    Inputs,
-    MaskedInputs,
-    MaskedValueInputs,
-    RasterInputs,
-    ShiftedInputs,
-    ValueInputs,
-)
+from seqgen.inputs import Inputs, MaskedInputs, RasterInputs, ShiftedInputs
 from seqgen.masks import BlockCausal, Causal, Mask, _Both, _Either
 from seqgen.model import Context, SequenceModel, device_of
 from seqgen.options import option
@@ -39,6 +32,7 @@ from seqgen.orders import Blocks
 from seqgen.seeds import item_seed
 from seqgen.training.objectives import Noise, noisy_clean
 from seqgen.transformer import Transformer
+from seqgen.value_inputs import MaskedValueInputs, ValueInputs
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from seqgen.attention import MaskView
-from seqgen.inputs import DecidedInputs, MaskedInputs, MaskedValueInputs
+from seqgen.inputs import DecidedInputs, MaskedInputs
 from seqgen.masks import CLEAN, NOISY, NoisyClean, SlotInfo
 from seqgen.model import Context, SequenceModel
 from seqgen.orders import Order, OrderTable, Raster
+from seqgen.value_inputs import MaskedValueInputs
 
 RASTER = Raster()
 
