@@ -122,12 +122,12 @@ class TextGenerated(Generated):
     Attributes:
         ends: where its texts end.
         passes_B: forward passes of the model in which a row was still being decided.
-        nats: -log p of each row's reference; None where there is none.
+        name: of the decoder.
     """
 
     ends: Ends
     passes_B: Tensor
-    nats: tuple[float | None, ...]
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +139,13 @@ class TextDecoder(StreamDecoder):
         text_of: ids -> text.
         ends: a row ends with the token that completes one of `ends.texts`. What is looked at is the
             row's own, so a row of a batch ends as it does alone.
-        nats: handed on to the result.
+        name: of the decoder, for the result.
     """
 
     decoder: Decoder
     text_of: Callable[[list[int]], str]
     ends: Ends
-    nats: tuple[float | None, ...]
+    name: str
 
     def stream(
         self, model: SequenceModel, canvas: Canvas, context: Context | None = None
@@ -181,7 +181,7 @@ class TextDecoder(StreamDecoder):
 
         generated = drain(self.stream(model, canvas, context), canvas, seen)
         fields: dict[str, Any] = vars(generated)
-        return TextGenerated(**fields, ends=self.ends, passes_B=passes_B, nats=self.nats)
+        return TextGenerated(**fields, ends=self.ends, passes_B=passes_B, name=self.name)
 
 
 class _TextSearch:

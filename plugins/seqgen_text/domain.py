@@ -131,7 +131,7 @@ class TextDomain:
                 ids=end_ids(options, model),
                 texts=options.stop_texts,
             ),
-            nats=tuple(_nats(piece, model, decoder, options) for piece in context.pieces),
+            name=decoder,
         )
         return Plan(watched, driven, canvas)
 
@@ -144,15 +144,17 @@ class TextDomain:
     ) -> list[Fields]:
         assert isinstance(generated, TextGenerated)
         assert isinstance(context, TextContext)
-        assert context.model is not None
+        model = context.model
+        assert model is not None
         confidences = generated.confidence_BS.tolist()
         passes = generated.passes_B.tolist()
         rows = []
         for row, (piece, ids) in enumerate(zip(pieces, generated.sequences(), strict=True)):
             start = len(piece.ids)
             own = confidences[row][start : start + len(ids)]
-            answer = Answer.of(ids, own, generated.ends, row, context.model)
-            rows.append(answer.fields(piece, passes[row], generated.nats[row], context.model))
+            answer = Answer.of(ids, own, generated.ends, row, model)
+            nats = _nats(piece, model, generated.name, options)
+            rows.append(answer.fields(piece, passes[row], nats, model))
         return rows
 
     def join(self, item: Prompt, parts: Sequence[Fields], options: TextOptions) -> Fields:
