@@ -34,7 +34,7 @@ class ImagesPlugin:
                     "block-diffusion": "a row at a time, each filled in a few passes (SDAR)",
                     "continuous": "patches of pixels in random order, by flow matching (MAR)",
                 },
-                default_decoder="raster",
+                default_decoder="masked",
                 extra="images",
                 batch_size=16,
             )
