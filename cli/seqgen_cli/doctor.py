@@ -140,6 +140,13 @@ def check_torch() -> Iterator[Finding]:
     yield Finding("ok", "torch build", f"{torch.__version__}, {build}")
     threads = f"{torch.get_num_threads()} CPU threads"
     yield Finding("ok", "devices", ", ".join([*devices, threads]))
+    from seqgen.compiled import cpp_compiler
+
+    if (compiler := cpp_compiler()) is not None:
+        yield Finding("ok", "C++ compiler", compiler)
+    else:
+        detail = "not found; --compile, and training with compile=true, need it on a CPU"
+        yield Finding("note", "C++ compiler", detail, "install g++, or set CXX")
 
 
 def check_torchaudio() -> Iterator[Finding]:

@@ -88,10 +88,15 @@ def compiled(model: SequenceModel) -> SequenceModel:
     return model
 
 
+def cpp_compiler() -> str | None:
+    """The path of the C++ compiler that torch.compile finds for a CPU, if there is one."""
+    names = (os.environ.get("CXX", ""), "g++", "clang++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
 def require_compiler(device: torch.device) -> None:
     """Raise a ConfigError where torch.compile would find no compiler."""
-    names = (os.environ.get("CXX", ""), "g++", "clang++")
-    if device.type == "cpu" and not any(name and shutil.which(name) for name in names):
+    if device.type == "cpu" and cpp_compiler() is None:
         raise ConfigError(
             "decoding cannot be compiled here",
             why="torch.compile makes C++ for a CPU, and there is no C++ compiler",

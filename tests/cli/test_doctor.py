@@ -96,6 +96,17 @@ def test_a_damaged_shipped_model_is_found(
     assert f"expected {'0' * 64}" in found["model m"].detail
 
 
+def test_a_missing_compiler_is_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = (f for f in doctor.check_torch() if f.subject == "C++ compiler")
+    assert found.state == "note"
+    assert "--compile" in found.detail
+    (tmp_path / "g++").touch(mode=0o755)
+    (found,) = (f for f in doctor.check_torch() if f.subject == "C++ compiler")
+    assert (found.state, found.detail) == ("ok", str(tmp_path / "g++"))
+
+
 def test_without_an_installation_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "OWN_DISTRIBUTION", "seqgen-kit-that-nobody-installed")
     (finding,) = doctor.check_own_distribution()
